@@ -1,0 +1,69 @@
+//! shutterd: one process on a camera node that takes pictures on schedules, never loses one it promised, and hands them to
+//! a hub over MQTT whenever there is a link.
+//!
+//! **The promise.** Every planned picture ends in exactly one of two ways: it is on the hub, or there is a reason on record.
+//!
+//! # The way of a picture
+//!
+//! ```text
+//!  clock ──▶ wheel ──Due──▶ camera thread ──Frame──▶ judge ──Jpeg──▶ store writer ──commit──▶ outbox ──▶ uplink ══MQTT══▶ hub
+//!              ▲               │ (one per camera)                        │  index + blobs        ▲           │
+//!              └── schedules ──┘ outcomes ────────▶ ledger ◀─────────────┘                       └── ack ◀───┘
+//! ```
+//! A slot falls due (planned), a frame is taken (captured), a commit returns (stored: survives a power cut), the hub says
+//! `have` (acknowledged: survives the loss of the node), and only then may the node forget it. The commit is the one durable
+//! hand-over; nothing else remembers anything.
+//!
+//! # Layers
+//!
+//! A file uses only lower layers; inside a layer no arrows between rooms; inside a folder, `mod.rs` stands above its files.
+//! `tests/tidy.rs` holds this table.
+//!
+//! | layer | rooms | what |
+//! |---|---|---|
+//! | nouns | [`model`] [`error`] `secret` | ids that cannot be wrong, every limit, exit codes, values never printed |
+//! | pure | [`clock`] [`protocol`] | the only reader of clocks; the hub contract |
+//! | pure | [`schedule`] [`wheel`] [`image`] [`outbox`] | decide, without doing: time and events come as arguments |
+//! | config | [`config`] | raw → checked → settings that cannot be wrong |
+//! | edges | [`capture`] [`store`] [`status`] | cameras, the disk, what is shown |
+//! | loops | [`camera`] [`uplink`] | a thread per camera; one MQTT session |
+//! | agent | [`agent`] | builds the parts, turns the wheel, stops in order |
+//! | face | [`api`], then [`cli`] | HTTP on a unix socket; the command line that asks it |
+//! | hub | `hub` (feature) | beside the agent; uses only what both share |
+//!
+//! # Invariants
+//!
+//! 1. A row is committed only after its file and the file's name are flushed. A file without a row is judged by its own hash.
+//! 2. A number (`seq`) is never used twice within a store; another board, or a lost index, means another store.
+//! 3. A slot (schedule, boot, due instant) gets exactly one outcome; nothing replaces `captured`.
+//! 4. A schedule's cursor never passes a slot without an outcome, so a crash can forget none.
+//! 5. A picture leaves the pending list only by an ack that names its store, number and hash, or by a tombstone.
+//! 6. The hub says `have` only after the picture is flushed under its final name.
+//! 7. After a failed flush or commit nothing is retried and nothing acknowledged: the process ends with code 75.
+//! 8. Deadlines are instants of CLOCK_BOOTTIME. The wall clock labels, and chooses no file, no order and no deletion by itself.
+//! 9. A camera can delay or crash only itself: its own thread, a deadline on every wait, panics caught, a note left for C code.
+//! 10. *Absent on purpose*: no timer that ticks, no rename of a stored file, no retry of a flush, no second queue beside the
+//!     store, no write in order to send, no text that can hold a password.
+//!
+//! # I want to… → open…
+//!
+//! | change | file |
+//! |---|---|
+//! | a configuration key | `config/checked.rs`, `config/settings.rs`, `config/text.rs` |
+//! | a kind of camera | a file in `capture/`, one arm in `capture/mod.rs`, its address in `config/address.rs` |
+//! | when slots fall due | `schedule/` |
+//! | what makes a picture unfit | `image/judge.rs` |
+//! | what a picture says of itself | `protocol.rs` (`Record`), `image/meta.rs` |
+//! | the order of steps on the disk | `store/writer.rs`, `store/blobs.rs`, `store/recover.rs` |
+//! | which pictures go when space is short | `store/keep.rs` |
+//! | an outcome, or what `explain` says | `model.rs` (`Outcome`), `store/ledger.rs`, `api.rs` |
+//! | what is sent next | `outbox/` |
+//! | a topic or payload | `protocol.rs`, then `uplink/session.rs` and `hub/intake.rs` |
+//! | a command | `cli.rs`, `api.rs` |
+//! | the hub's page | `hub/page.rs` |
+
+pub mod clock;
+pub mod error;
+pub mod model;
+pub mod protocol;
+pub mod secret;
