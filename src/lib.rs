@@ -66,4 +66,6 @@ pub mod clock;
 pub mod error;
 pub mod model;
 pub mod protocol;
+pub mod schedule;
 pub mod secret;
+pub mod wheel;
