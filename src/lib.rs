@@ -64,6 +64,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod image;
 pub mod model;
 pub mod protocol;
 pub mod schedule;
