@@ -63,6 +63,7 @@
 //! | the hub's page | `hub/page.rs` |
 
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod image;
 pub mod model;

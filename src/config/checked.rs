@@ -1,0 +1,269 @@
+//! Judges every value of a file and makes [`Settings`], which cannot be wrong.
+//!
+//! Goes on after a mistake, so that all of them are told at once. Bounds are in `model.rs`; a value outside of them is
+//! refused, never bent.
+
+use super::{
+    address,
+    password::{Surroundings, absolute, password},
+    raw::{self, At, Section},
+    report::{ConfigErrors, Finding, Report, quoted},
+    secret::SourceKind,
+    settings::{Align, Camera, Hub, Keep, Level, Log, Schedule, Settings, Store, Tls, WhenFull},
+    units::{self, InWords, SizeInWords},
+};
+use crate::model::{
+    CAMERAS_MAX, CameraId, GRAB_TIMEOUT_DEFAULT_MS, GRAB_TIMEOUT_MAX_MS, GRAB_TIMEOUT_MIN_MS, KEEP_AGE_MIN_MS, KEEP_ALIVE_DEFAULT_MS,
+    KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS, PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT,
+    SCHEDULES_MAX, SlugError,
+};
+use sha2::{Digest, Sha256};
+use std::{ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+/// Where pictures and index are kept unless the file says otherwise.
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/shutterd";
+pub const RUNTIME_DIR_DEFAULT: &str = "/run/shutterd";
+
+const ROOT_KEYS: [&str; 7] = ["node", "hub", "store", "keep", "log", "cameras", "schedules"];
+const HUB_KEYS: [&str; 7] = ["url", "password_file", "password_credential", "ca_file", "client_cert_file", "client_key_file", "keep_alive"];
+const STORE_KEYS: [&str; 3] = ["dir", "runtime_dir", "when_full"];
+const CAMERA_KEYS: [&str; 6] = ["source", "password_file", "password_credential", "quality", "timeout", "max_pixels"];
+const SCHEDULE_KEYS: [&str; 5] = ["camera", "every", "align", "phase", "enabled"];
+
+const DURATION: &str = "a duration such as \"5m\"";
+const SIZE: &str = "a size such as \"20 GiB\"";
+const PATH: &str = "a path such as \"/etc/shutterd/ca.pem\"";
+
+/// Settings and warnings of a text, or all that is wrong with it.
+pub(super) fn check(text: &str, origin: &str, around: &Surroundings) -> Result<(Settings, Vec<Finding>), ConfigErrors> {
+    let mut report = Report::new(origin, text);
+    let settings = raw::read(text, &mut report).and_then(|tree| {
+        let root = Section::root(&tree, &ROOT_KEYS, &mut report);
+        settings(&root, text, around, &mut report)
+    });
+    report.finish(settings)
+}
+
+/// `[store] dir` of a text that may be wrong elsewhere: tells where its accepted predecessor is kept.
+pub(super) fn data_dir(text: &str) -> PathBuf {
+    let (tree, _) = toml::de::DeTable::parse_recoverable(text);
+    let dir = tree.get_ref().get("store").and_then(|store| store.get_ref().get("dir")).and_then(|dir| dir.get_ref().as_str());
+    dir.and_then(|dir| absolute(dir).ok()).unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT))
+}
+
+fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Report) -> Option<Settings> {
+    let node = node(root, around, report);
+    let hub = match root.section("hub", &HUB_KEYS, report) {
+        Some(section) => hub(&section, around, report).map(Some),
+        None => Some(None),
+    };
+    let store = store(root.section("store", &STORE_KEYS, report), report);
+    let keep = root.section("keep", &["age", "bytes"], report).map_or_else(Keep::default, |section| keep(&section, report));
+    let level = root.section("log", &["level"], report).and_then(|section| {
+        let levels =
+            [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug), ("trace", Level::Trace)];
+        choice(&section, "level", &levels, report)
+    });
+
+    let camera_sections = root.named("cameras", &CAMERA_KEYS, report);
+    let schedule_sections = root.named("schedules", &SCHEDULE_KEYS, report);
+    too_many("cameras", camera_sections.len(), CAMERAS_MAX, camera_sections.get(CAMERAS_MAX).map(|(name, _)| name.at), report);
+    too_many("schedules", schedule_sections.len(), SCHEDULES_MAX, schedule_sections.get(SCHEDULES_MAX).map(|(name, _)| name.at), report);
+    // Names are known even of cameras with mistakes, so that their schedules are not called wrong as well.
+    let names: Vec<&str> = camera_sections.iter().map(|(name, _)| name.value).collect();
+    let cameras: Vec<Option<Camera>> = camera_sections.iter().map(|(name, section)| camera(name, section, around, report)).collect();
+    let schedules: Vec<Option<Schedule>> =
+        schedule_sections.iter().map(|(name, section)| schedule(name, section, &names, report)).collect();
+
+    if camera_sections.is_empty() {
+        report.warning_of_file("there are no cameras; add one as [cameras.NAME] with its source");
+    }
+    let settings = Settings {
+        node: node?,
+        cameras: cameras.into_iter().collect::<Option<_>>()?,
+        schedules: schedules.into_iter().collect::<Option<_>>()?,
+        hub: hub?,
+        store,
+        keep,
+        log: Log { level: level.unwrap_or(Level::Info) },
+        version: Sha256::digest(text.as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    for (name, _) in &camera_sections {
+        if !settings.schedules.iter().any(|schedule| schedule.enabled && schedule.camera.as_str() == name.value) {
+            report.warning(name.at, format!("no enabled schedule uses camera \"{}\"; it takes pictures on command only", name.value));
+        }
+    }
+    Some(settings)
+}
+
+fn node(root: &Section, around: &Surroundings, report: &mut Report) -> Option<NodeId> {
+    if let Some(section) = root.section("node", &["id"], report)
+        && section.has("id")
+    {
+        return section.parsed("id", "an id such as \"river-07\"", report, id).map(|id| id.value);
+    }
+    let serial = around.serial.as_deref().and_then(|serial| serial.parse().ok());
+    if serial.is_none() {
+        report.error_of_file("this board has no serial number to be named by; write [node] and id = \"river-07\"");
+    }
+    serial
+}
+
+fn hub(section: &Section, around: &Surroundings, report: &mut Report) -> Option<Hub> {
+    required(section, "url", "the address of the hub, such as url = \"mqtts://river-07@hub.example\"", report);
+    let address = section.parsed("url", "an address such as \"mqtts://river-07@hub.example\"", report, address::hub);
+    let keep_alive = within(section, "keep_alive", KEEP_ALIVE_MIN_MS..=KEEP_ALIVE_MAX_MS, report);
+    let path = |key, report: &mut Report| section.parsed(key, PATH, report, absolute).map(|path| path.value);
+    let (ca_file, cert, key) = (path("ca_file", report), path("client_cert_file", report), path("client_key_file", report));
+    for (one, other) in [("client_cert_file", "client_key_file"), ("client_key_file", "client_cert_file")] {
+        if section.has(one) && !section.has(other) {
+            section.error(one, format!("{other} is missing; a client certificate needs both"), report);
+        }
+    }
+    let At { value: address, .. } = address?;
+    let password = password(section, address.password, address.user.is_some(), around, report);
+    if !address.tls {
+        for key in ["ca_file", "client_cert_file", "client_key_file"].into_iter().filter(|key| section.has(key)) {
+            section.error(key, "is of no use without TLS; write the address with mqtts://, or delete this line", report);
+        }
+        if password.is_some() {
+            report.warning(section.place("url"), "[hub] url: the password travels unencrypted; use mqtts:// if the hub can");
+        }
+    }
+    Some(Hub {
+        host: address.host,
+        port: address.port,
+        user: address.user,
+        password,
+        tls: address.tls.then(|| Tls { ca_file, client: cert.zip(key) }),
+        keep_alive: Duration::from_millis(keep_alive.unwrap_or(KEEP_ALIVE_DEFAULT_MS)),
+    })
+}
+
+fn store(section: Option<Section>, report: &mut Report) -> Store {
+    let mut store =
+        Store { dir: PathBuf::from(DATA_DIR_DEFAULT), runtime_dir: PathBuf::from(RUNTIME_DIR_DEFAULT), when_full: WhenFull::Stop };
+    if let Some(section) = section {
+        for (key, dir) in [("dir", &mut store.dir), ("runtime_dir", &mut store.runtime_dir)] {
+            if let Some(path) = section.parsed(key, "a path such as \"/var/lib/shutterd\"", report, absolute) {
+                *dir = path.value;
+            }
+        }
+        let choices = [("stop", WhenFull::Stop), ("drop_oldest", WhenFull::DropOldest)];
+        store.when_full = choice(&section, "when_full", &choices, report).unwrap_or(store.when_full);
+    }
+    store
+}
+
+fn keep(section: &Section, report: &mut Report) -> Keep {
+    let age = within(section, "age", KEEP_AGE_MIN_MS..=u64::MAX, report).map(Duration::from_millis);
+    let bytes = section.parsed("bytes", SIZE, report, |text| match units::size_bytes(text)? {
+        bytes if bytes < KEEP_BYTES_MIN => {
+            Err(format!("{} is too little; write {} or more", SizeInWords(bytes), SizeInWords(KEEP_BYTES_MIN)))
+        }
+        bytes => Ok(bytes),
+    });
+    Keep { age, bytes: bytes.map(|bytes| bytes.value) }
+}
+
+fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mut Report) -> Option<Camera> {
+    let id = named::<CameraId>(name, "camera", report);
+    required(section, "source", "where the camera is, such as source = \"rtsp://user@10.0.0.5/stream\"", report);
+    let source = section.parsed("source", "an address such as \"rtsp://user@10.0.0.5/stream\"", report, address::source);
+    let quality = section.number("quality", 1..=100, report).map_or(QUALITY_DEFAULT, |quality| quality as u8);
+    let timeout = within(section, "timeout", GRAB_TIMEOUT_MIN_MS..=GRAB_TIMEOUT_MAX_MS, report);
+    let max_pixels = section.number("max_pixels", 1..=PIXELS_LIMIT, report);
+    let At { value: mut source, at } = source?;
+    match &source.kind {
+        SourceKind::Rtsp(_) => source.password = password(section, source.password.take(), source.user.is_some(), around, report),
+        other => {
+            for key in ["password_file", "password_credential"].into_iter().filter(|key| section.has(key)) {
+                section.error(key, "only an rtsp:// camera has a login; delete this line", report);
+            }
+            if matches!(other, SourceKind::Pattern(_)) {
+                report.warning(at, format!("{} is a test card, not a camera", section.title));
+            }
+        }
+    }
+    Some(Camera {
+        id: id?,
+        source,
+        quality,
+        timeout: Duration::from_millis(timeout.unwrap_or(GRAB_TIMEOUT_DEFAULT_MS)),
+        max_pixels: max_pixels.unwrap_or(PIXELS_MAX),
+    })
+}
+
+fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], report: &mut Report) -> Option<Schedule> {
+    let id = named(name, "schedule", report);
+    required(section, "camera", "the camera it is for, such as camera = \"gate\"", report);
+    let camera = section.parsed("camera", "the name of a camera, such as \"gate\"", report, |text| {
+        if !cameras.contains(&text) {
+            let names = cameras.iter().copied().filter(|name| name.parse::<CameraId>().is_ok());
+            return Err(format!("{} is no camera of this file; {}", quoted(text), raw::suggestion(text, names)));
+        }
+        // A camera with a wrong name was told of at its own line.
+        Ok(text.parse::<CameraId>().ok())
+    });
+    required(section, "every", "how often, such as every = \"5m\"", report);
+    let every = within(section, "every", PERIOD_MIN_MS..=PERIOD_MAX_MS, report);
+    let align = choice(section, "align", &[("clock", Align::Clock), ("boot", Align::Boot)], report);
+    let phase = section.parsed("phase", DURATION, report, |text| {
+        let phase = units::duration_ms(text)?;
+        match every {
+            Some(every) if phase >= every => Err(format!("{} must be shorter than the period of {}", InWords(phase), InWords(every))),
+            _ => Ok(phase),
+        }
+    });
+    let enabled = section.flag("enabled", report).unwrap_or(true);
+    Some(Schedule {
+        id: id?,
+        camera: camera?.value?,
+        enabled,
+        every_ms: every?,
+        align: align.unwrap_or(Align::Clock),
+        phase_ms: phase.map(|phase| phase.value),
+    })
+}
+
+fn id<T: FromStr<Err = SlugError>>(text: &str) -> Result<T, String> {
+    let advice = "use 1 to 32 of a-z, 0-9, - and _, starting with a letter or digit";
+    text.parse().map_err(|_| format!("{} is not an id: {advice}", quoted(text)))
+}
+
+/// The name that is part of a section's title.
+fn named<T: FromStr<Err = SlugError>>(name: &At<&str>, what: &str, report: &mut Report) -> Option<T> {
+    id(name.value).map_err(|complaint| report.error(name.at, format!("name of a {what}: {complaint}"))).ok()
+}
+
+fn required(section: &Section, key: &str, meaning: &str, report: &mut Report) {
+    if !section.has(key) {
+        section.error(key, format!("is missing; write {meaning}"), report);
+    }
+}
+
+/// A duration within bounds, in milliseconds.
+fn within(section: &Section, key: &str, bounds: RangeInclusive<u64>, report: &mut Report) -> Option<u64> {
+    let found = section.parsed(key, DURATION, report, |text| match units::duration_ms(text)? {
+        ms if ms < *bounds.start() => Err(format!("{} is too short; write {} or more", InWords(ms), InWords(*bounds.start()))),
+        ms if ms > *bounds.end() => Err(format!("{} is too long; write {} or less", InWords(ms), InWords(*bounds.end()))),
+        ms => Ok(ms),
+    });
+    found.map(|found| found.value)
+}
+
+fn choice<T: Copy>(section: &Section, key: &str, choices: &[(&'static str, T)], report: &mut Report) -> Option<T> {
+    let all: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let expected = format!("one of {}", all.join(", "));
+    let chosen = section.parsed(key, &expected, report, |text| {
+        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        found.ok_or_else(|| format!("{} is not {expected}", quoted(text)))
+    });
+    chosen.map(|chosen| chosen.value)
+}
+
+fn too_many(what: &str, count: usize, most: usize, first_over: Option<usize>, report: &mut Report) {
+    if let Some(at) = first_over {
+        report.error(at, format!("there are {count} {what}; one agent has {most} at most"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Settings that cannot be wrong: what the rest of the agent is built from.
+//!
+//! Only `config::checked` makes them, from a file; each value is already within its bounds. Units are in the names.
+
+use crate::config::secret::{Secret, SourceUrl};
+use crate::model::{CameraId, NodeId, ScheduleId};
+pub use crate::schedule::Align;
+use std::{path::PathBuf, time::Duration};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub node: NodeId,
+    pub cameras: Vec<Camera>,
+    pub schedules: Vec<Schedule>,
+    /// Without a hub every stored picture counts as acknowledged.
+    pub hub: Option<Hub>,
+    pub store: Store,
+    pub keep: Keep,
+    pub log: Log,
+    /// First 8 hex digits of the SHA-256 of the file: goes into every record.
+    pub version: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    pub id: CameraId,
+    pub source: SourceUrl,
+    /// JPEG quality 1–100 where we encode; a camera's own JPEG is stored as it came. Default 85.
+    pub quality: u8,
+    /// How long one grab may take at most. Default 10 s.
+    pub timeout: Duration,
+    /// Largest picture accepted, in pixels.
+    pub max_pixels: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    pub id: ScheduleId,
+    pub camera: CameraId,
+    pub enabled: bool,
+    pub every_ms: u64,
+    pub align: Align,
+    /// Offset within the period; `None`: a hash of node and schedule.
+    pub phase_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hub {
+    pub host: String,
+    pub port: u16,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub tls: Option<Tls>,
+    pub keep_alive: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tls {
+    /// PEM file of the authorities to believe; `None`: the system's bundle. Read anew at each connect.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate and key (PEM), both or neither.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// Data directory. Default `/var/lib/shutterd`.
+    pub dir: PathBuf,
+    /// Runtime directory: socket and crash notes. Default `/run/shutterd`.
+    pub runtime_dir: PathBuf,
+    pub when_full: WhenFull,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Take no more pictures; the slots are `skipped(full)`.
+    Stop,
+    /// Delete the oldest the hub has not got, with a tombstone.
+    DropOldest,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Keep {
+    /// Acknowledged pictures older than this go.
+    pub age: Option<Duration>,
+    /// All pictures together stay under this many bytes.
+    pub bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub level: Level,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}

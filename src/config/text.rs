@@ -1,0 +1,197 @@
+//! What a configuration means, in words: the answer of `shutterd check`, for a person to compare with what they meant.
+//!
+//! Shows no credential: addresses print without them, and passwords only as "with a password".
+
+use super::{
+    settings::{Align, Camera, Hub, Schedule, Settings, WhenFull},
+    units::{InWords, SizeInWords},
+};
+use crate::model::Quality;
+use chrono::{Local, TimeZone};
+use std::fmt::{self, Write};
+
+/// When a schedule is due next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    pub boottime_ms: u64,
+    /// Known while the clock is trusted.
+    pub wall_ms: Option<i64>,
+}
+
+/// The settings in words, a line for each thing. `next_due` tells the next instants of a schedule, soonest first.
+pub fn in_words(settings: &Settings, clock: Quality, next_due: &dyn Fn(&Schedule) -> Vec<Due>) -> String {
+    in_words_at(settings, clock, next_due, &Local)
+}
+
+fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
+    settings: &Settings,
+    clock: Quality,
+    next_due: &dyn Fn(&Schedule) -> Vec<Due>,
+    zone: &Z,
+) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let mut say = |line: String| {
+        let _ = writeln!(out, "{line}");
+    };
+    say(format!("node {}", settings.node));
+    for camera in &settings.cameras {
+        say(camera_in_words(camera));
+    }
+    if settings.cameras.is_empty() {
+        say("no cameras".to_owned());
+    }
+    for schedule in &settings.schedules {
+        say(schedule_in_words(schedule));
+        if schedule.enabled {
+            say(format!("    {}", due_in_words(&next_due(schedule), clock, zone)));
+        }
+    }
+    match &settings.hub {
+        Some(hub) => say(hub_in_words(hub)),
+        None => say("no hub: pictures stay on this board and are kept as if a hub had acknowledged them".to_owned()),
+    }
+    let when_full = match settings.store.when_full {
+        WhenFull::Stop => "when full, no more pictures are taken",
+        WhenFull::DropOldest => "when full, the oldest go, even those the hub has not got",
+    };
+    say(format!("store {}: {when_full}", settings.store.dir.display()));
+    say(keep_in_words(settings));
+    say(format!("log {:?}", settings.log.level).to_lowercase());
+    say(format!("version {}", settings.version));
+    out
+}
+
+fn camera_in_words(camera: &Camera) -> String {
+    let login = match (&camera.source.user, &camera.source.password) {
+        (Some(user), Some(_)) => format!(" as {}, with a password", user.escape_debug()),
+        (Some(user), None) => format!(" as {}, without a password", user.escape_debug()),
+        (None, _) => String::new(),
+    };
+    let Camera { id, source, quality, max_pixels, .. } = camera;
+    let timeout = InWords(camera.timeout.as_millis() as u64);
+    format!("camera {id}: {source}{login}, timeout {timeout}, quality {quality}, at most {max_pixels} pixels")
+}
+
+fn schedule_in_words(schedule: &Schedule) -> String {
+    let Schedule { id, camera, .. } = schedule;
+    let every = InWords(schedule.every_ms);
+    let grid = match schedule.align {
+        Align::Clock => "on the clock (UTC multiples, ",
+        Align::Boot => "since boot (",
+    };
+    let phase = match schedule.phase_ms {
+        Some(ms) => format!("phase {}", InWords(ms)),
+        None => "phase of its own from node and schedule name".to_owned(),
+    };
+    let off = if schedule.enabled { "" } else { ", disabled" };
+    format!("schedule {id}: camera {camera}, every {every}, {grid}{phase}){off}")
+}
+
+fn due_in_words<Z: TimeZone<Offset: fmt::Display>>(due: &[Due], clock: Quality, zone: &Z) -> String {
+    let on_the_wall = |due: &Due| {
+        let instant = zone.timestamp_millis_opt(due.wall_ms?).single()?;
+        Some(instant.format("%Y-%m-%d %H:%M:%S %:z").to_string())
+    };
+    let since_boot = |due: &Due| format!("boot + {}", InWords(due.boottime_ms));
+    let each: Vec<_> = due.iter().map(|due| on_the_wall(due).unwrap_or_else(|| since_boot(due))).collect();
+    let mistrust = match clock {
+        clock if clock.trusted() => "",
+        Quality::Unset => "clock not trusted (unset): ",
+        Quality::Saved => "clock not trusted (saved from the last shutdown): ",
+        _ => "clock not trusted (clock chip): ",
+    };
+    if each.is_empty() { format!("{mistrust}not due") } else { format!("{mistrust}next: {}", each.join(", ")) }
+}
+
+fn hub_in_words(hub: &Hub) -> String {
+    let scheme = if hub.tls.is_some() { "mqtts" } else { "mqtt" };
+    let host = if hub.host.contains(':') { format!("[{}]", hub.host) } else { hub.host.clone() };
+    let mut text = format!("hub {scheme}://{host}:{}", hub.port);
+    match (&hub.user, &hub.password) {
+        (Some(user), Some(_)) => text += &format!(" as {}, with a password", user.escape_debug()),
+        (Some(user), None) => text += &format!(" as {}, without a password", user.escape_debug()),
+        (None, _) => text += ", no login",
+    }
+    match &hub.tls {
+        None => text += ", not encrypted",
+        Some(tls) => {
+            text += ", TLS, ";
+            text += &tls.ca_file.as_ref().map_or("the system's CAs".to_owned(), |file| format!("CA {}", file.display()));
+            if let Some((certificate, _)) = &tls.client {
+                text += &format!(", client certificate {}", certificate.display());
+            }
+        }
+    }
+    text + &format!(", keep-alive {}", InWords(hub.keep_alive.as_millis() as u64))
+}
+
+fn keep_in_words(settings: &Settings) -> String {
+    let age = settings.keep.age.map(|age| format!("acknowledged pictures for {}", InWords(age.as_millis() as u64)));
+    let bytes = settings.keep.bytes.map(|bytes| format!("{} of pictures at most", SizeInWords(bytes)));
+    match (age, bytes) {
+        (None, None) => "keep: everything, until the disk is full".to_owned(),
+        (age, bytes) => format!("keep: {}", age.into_iter().chain(bytes).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::FixedOffset;
+
+    const FILE: &str = r#"
+[node]
+id = "river-07"
+[hub]
+url = "mqtts://river-07:hunter2@hub.example"
+ca_file = "/etc/shutterd/ca.pem"
+[keep]
+age = "30d"
+bytes = "20 GiB"
+[cameras.gate]
+source = "rtsp://admin:hunter2@10.0.0.5/stream?token=hunter2"
+[schedules.gate-5m]
+camera = "gate"
+every = "5m"
+phase = "1m12s"
+[schedules.night]
+camera = "gate"
+every = "1h"
+align = "boot"
+enabled = false
+"#;
+
+    #[test]
+    fn check_says_in_words_what_it_understood_and_no_secret() {
+        let (settings, _) = crate::config::parse(FILE, "f.toml").unwrap();
+        let next = |_: &Schedule| vec![Due { boottime_ms: 7_500_000, wall_ms: Some(1_795_381_500_000) }];
+        let zone = FixedOffset::east_opt(3600).unwrap();
+        let said = in_words_at(&settings, Quality::Ntp, &next, &zone);
+        let expected = format!(
+            "node river-07
+camera gate: rtsp://10.0.0.5/stream as admin, with a password, timeout 10 s, quality 85, at most 33177600 pixels
+schedule gate-5m: camera gate, every 5 min, on the clock (UTC multiples, phase 1 min 12 s)
+    next: 2026-11-22 22:05:00 +01:00
+schedule night: camera gate, every 1 h, since boot (phase of its own from node and schedule name), disabled
+hub mqtts://hub.example:8883 as river-07, with a password, TLS, CA /etc/shutterd/ca.pem, keep-alive 30 s
+store /var/lib/shutterd: when full, no more pictures are taken
+keep: acknowledged pictures for 30 d, 20 GiB of pictures at most
+log info
+version {}
+",
+            settings.version
+        );
+        assert_eq!(said, expected);
+        assert!(!format!("{said}{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn without_a_trusted_clock_instants_count_from_boot() {
+        let (settings, _) = crate::config::parse(FILE, "f.toml").unwrap();
+        let next = |_: &Schedule| vec![Due { boottime_ms: 7_500_000, wall_ms: None }, Due { boottime_ms: 7_800_000, wall_ms: None }];
+        let said = in_words(&settings, Quality::Saved, &next);
+        let line = "    clock not trusted (saved from the last shutdown): next: boot + 2 h 5 min, boot + 2 h 10 min\n";
+        assert!(said.contains(line), "{said}");
+    }
+}
