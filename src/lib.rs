@@ -62,6 +62,7 @@
 //! | a command | `cli.rs`, `api.rs` |
 //! | the hub's page | `hub/page.rs` |
 
+pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod error;
