@@ -71,4 +71,6 @@ pub mod model;
 pub mod protocol;
 pub mod schedule;
 pub mod secret;
+pub mod status;
+pub mod store;
 pub mod wheel;

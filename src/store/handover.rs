@@ -1,0 +1,107 @@
+//! What passes between the callers, the writer and the readers of the store.
+
+use super::index::{Counters, Index, Key};
+use super::keep::Rules;
+use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard},
+};
+use tokio::sync::watch;
+
+/// What may change while the store is open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Configure {
+    pub node: NodeId,
+    /// Without a hub every stored picture counts as acknowledged.
+    pub hub: bool,
+    /// Version of the configuration, for the records.
+    pub version: String,
+    pub keep: Rules,
+}
+
+/// A picture to be stored.
+#[derive(Debug)]
+pub struct Put {
+    pub camera: CameraId,
+    /// Empty: taken on command.
+    pub slots: Vec<Slot>,
+    pub jpeg: Vec<u8>,
+    pub width: u32,
+    pub height: u32,
+    /// CLOCK_BOOTTIME of the frame.
+    pub taken_ms: u64,
+    pub source: &'static str,
+    pub flags: Vec<String>,
+}
+
+/// A picture that survives a power cut from now on.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: SnapshotId,
+    pub hash8: Hash8,
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    #[error("the store is full")]
+    Full,
+    #[error("the picture cannot be stored: {0}")]
+    Unusable(String),
+    #[error("the store has failed and takes nothing more")]
+    Fault,
+}
+
+/// The store as its readers see it.
+pub struct Shared {
+    pub index: Index,
+    pub dir: PathBuf,
+    pub boot: BootNo,
+    /// Held for as long as the store lives; the kernel drops it with the process.
+    pub _lock: File,
+    pub seen: Mutex<Seen>,
+    /// Counts commits that give the hub something new.
+    pub news: watch::Sender<u64>,
+    pub fault: watch::Sender<Option<String>>,
+}
+
+/// What readers see of the writer between commits.
+pub struct Seen {
+    pub counters: Counters,
+    pub stores: BTreeMap<u32, StoreId>,
+    /// Acknowledged, but not yet committed: not pending any more. With their bytes.
+    pub acked: HashMap<Key, u64>,
+}
+
+impl Shared {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+    /// Shows readers the state after a commit.
+    pub fn committed(&self, counters: &Counters, acked: &[Key], told: bool) {
+        let mut seen = self.seen();
+        seen.counters = counters.clone();
+        for key in acked {
+            seen.acked.remove(key);
+        }
+        drop(seen);
+        if told {
+            self.news.send_modify(|n| *n += 1);
+        }
+    }
+    pub fn set_fault(&self, fault: String) {
+        tracing::error!(fault, "the store has failed; nothing is acknowledged from here on");
+        self.fault.send_modify(|f| {
+            f.get_or_insert(fault);
+        });
+    }
+}
+
+impl Seen {
+    pub fn id(&self, key: Key) -> Option<SnapshotId> {
+        Some(SnapshotId { store: *self.stores.get(&key.0)?, seq: Seq(key.1) })
+    }
+}

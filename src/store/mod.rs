@@ -1,0 +1,359 @@
+//! The store: one thread owns index and blobs; everything that outlives a power cut is here, and nothing else remembers.
+//!
+//! ```text
+//! write   open final name O_EXCL -> write -> fdatasync -> fsync new dirs and dir -> commit -> "stored"
+//!         several waiting: write all -> syncfs (own mount) or fdatasync each -> one commit
+//! delete  commit {rows -> garbage, tombstones} -> unlink -> fsync dirs -> garbage dropped by the next commit
+//! start   lock -> open the index, checked -> finish garbage -> adopt whole orphans, quarantine the rest -> plan
+//! read    hash checked before every upload; a mismatch is marked, tombstoned and never sent
+//! fault   a failed flush or commit: no retry, no more acks, exit 75
+//! ```
+//! Readers use the index's own snapshots and never wait for the writer.
+
+mod blobs;
+mod handover;
+mod index;
+mod keep;
+mod ledger;
+mod recover;
+mod writer;
+
+pub use handover::{Configure, Put, PutError, Stored};
+pub use index::{BootRow, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
+pub use keep::{Rules, true_time_ms};
+pub use ledger::SlotRun;
+pub use recover::{OpenError, Place, random_u64};
+
+use crate::clock::Clock;
+use crate::image::meta;
+use crate::model::{BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
+use crate::protocol::GapRange;
+use handover::{Seen, Shared};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+};
+use tokio::sync::{oneshot, watch};
+use writer::{Work, Writer};
+
+/// Handle to the writer and its index; cheap to clone. The writer ends with [`Store::stop`].
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    work: mpsc::SyncSender<Work>,
+}
+
+/// A stored picture that the hub has not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    pub id: SnapshotId,
+    pub camera: CameraId,
+    pub bytes: u64,
+    pub hash8: Hash8,
+    /// Taken on command: goes before scheduled ones.
+    pub commanded: bool,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0}")]
+    Fault(String),
+}
+impl From<redb::Error> for StoreError {
+    fn from(e: redb::Error) -> Self {
+        Self::Fault(format!("the index cannot be read: {e}"))
+    }
+}
+
+/// What the past left behind, for the planner.
+pub struct Past {
+    pub boot: BootNo,
+    /// How the last run ended; `None` for a new store.
+    pub last_run: Option<RunState>,
+    /// Planner memory of each schedule at its last settled slot.
+    pub cursors: BTreeMap<ScheduleId, Vec<u8>>,
+    pub boots: BTreeMap<BootNo, BootRow>,
+    pub last_trusted_ms: i64,
+    pub rebuilt: bool,
+}
+
+impl Store {
+    /// Opens the store and starts its writer thread.
+    /// # Errors
+    /// See [`OpenError`]; each says what to do.
+    pub fn open(place: &Place, config: Configure, clock: Arc<dyn Clock>, boot_id: &str) -> Result<(Self, Past), OpenError> {
+        let opened = recover::open(place, &clock.read(), boot_id)?;
+        let cursors = opened.cursors.into_iter().filter_map(|(id, memory)| Some((id.parse().ok()?, memory))).collect();
+        let index_error = |source| OpenError::Index { dir: place.dir.clone(), source };
+        let stores = opened.index.stores().map_err(index_error)?;
+        let shared = Arc::new(Shared {
+            index: opened.index,
+            dir: place.dir.clone(),
+            boot: opened.boot,
+            _lock: opened.lock,
+            seen: Mutex::new(Seen { counters: opened.counters.clone(), stores, acked: HashMap::new() }),
+            news: watch::channel(0).0,
+            fault: watch::channel(None).0,
+        });
+        let (sender, work) = mpsc::sync_channel(STORE_QUEUE_MAX);
+        let writer = Writer {
+            shared: shared.clone(),
+            blobs: opened.blobs,
+            counters: opened.counters,
+            boots: opened.boots.clone(),
+            boot: opened.boot,
+            boot_written: None,
+            clock,
+            config,
+            dir: place.dir.clone(),
+            ledger: ledger::Ledger::default(),
+            riders: index::Change::default(),
+            due_ms: None,
+            full_said: false,
+            reserved: opened.reserved,
+        };
+        let spawned = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&work));
+        spawned.map_err(|source| OpenError::Io { dir: place.dir.clone(), source, hint: "the system has no thread left" })?;
+        let past = Past {
+            boot: opened.boot,
+            last_run: opened.last_run,
+            cursors,
+            boots: opened.boots,
+            last_trusted_ms: opened.last_trusted_ms,
+            rebuilt: opened.rebuilt,
+        };
+        Ok((Self { shared, work: sender }, past))
+    }
+
+    /// Stores a picture; blocks until it is durable. For camera threads, not for the runtime.
+    pub fn put(&self, put: Put) -> Result<Stored, PutError> {
+        let (answer, stored) = oneshot::channel();
+        self.work.send(Work::Put(Box::new(put), answer)).map_err(|_| PutError::Fault)?;
+        stored.blocking_recv().unwrap_or(Err(PutError::Fault))
+    }
+
+    /// A slot was handed to its camera; `memory` is the planner's state right after it. Not durable by itself: a crash
+    /// enumerates such slots again from the cursor on.
+    pub fn fired(&self, slot: Slot, memory: Vec<u8>) {
+        self.send(Work::Fired(slot, memory));
+    }
+    /// A slot ended without a picture. Durable with the next commit, after 60 s at most.
+    pub fn outcome(&self, slot: Slot, outcome: Outcome) {
+        self.send(Work::Outcome(slot, outcome));
+    }
+    /// Slots nobody served; those that have an outcome keep it.
+    pub fn run_without(&self, run: SlotRun, outcome: Outcome) {
+        self.send(Work::Run(run, outcome));
+    }
+    /// An open range, such as off between two boots.
+    pub fn range(&self, range: GapRange) {
+        self.send(Work::Range(range));
+    }
+    /// A schedule begins with this planner memory, or (`None`) is no more.
+    pub fn cursor(&self, schedule: ScheduleId, memory: Option<Vec<u8>>) {
+        self.send(Work::Cursor(schedule, memory));
+    }
+    pub fn configure(&self, config: Configure) {
+        self.send(Work::Configure(config));
+    }
+    /// Makes all that was sent durable.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.send(Work::Flush(answer));
+        done.await.map_err(|_| self.fault_error())
+    }
+    /// Writes the ordered stop and ends the writer.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.send(Work::Stop(answer));
+        done.await.map_err(|_| self.fault_error())
+    }
+
+    /// Never blocks the runtime: a queue that is full means a writer that hangs.
+    fn send(&self, work: Work) {
+        if let Err(mpsc::TrySendError::Full(_)) = self.work.try_send(work) {
+            self.shared.set_fault("the disk has not kept up: 4,096 pieces of work wait for it".into());
+        }
+    }
+
+    fn fault_error(&self) -> StoreError {
+        StoreError::Fault(self.shared.fault.borrow().clone().unwrap_or_else(|| "the store has ended".into()))
+    }
+
+    pub fn id(&self) -> StoreId {
+        self.shared.seen().counters.store
+    }
+    pub fn boot(&self) -> BootNo {
+        self.shared.boot
+    }
+    /// `Some` once a flush or commit failed: the process must end with exit code 75.
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.shared.fault.subscribe()
+    }
+    /// Changes whenever something new is to be sent.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.shared.news.subscribe()
+    }
+
+    /// Up to `limit` unacknowledged pictures after `after`, in backlog order (commands first, then oldest first).
+    pub fn pending_after(&self, after: Option<PendingKey>, limit: usize) -> Result<Vec<(PendingKey, Pending)>, StoreError> {
+        let (mut found, mut from) = (Vec::new(), after);
+        // Acks that are not committed yet are skipped, so a page may need several reads.
+        while found.len() < limit {
+            let page = self.shared.index.pending_after(from, limit)?;
+            let Some((last, _)) = page.last() else { break };
+            from = Some(*last);
+            let short = page.len() < limit;
+            let seen = self.shared.seen();
+            let open = page.into_iter().filter(|(key, _)| !seen.acked.contains_key(&(key.1, key.2)));
+            found.extend(open.filter_map(|(key, row)| Some((key, pending(&seen, (key.1, key.2), row)?))));
+            if short {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The newest unacknowledged picture of a camera.
+    pub fn newest_pending(&self, camera: &CameraId) -> Result<Option<(PendingKey, Pending)>, StoreError> {
+        let mut newest = None;
+        // Only the newest picture can be live: what lies behind an acknowledged one is backlog.
+        self.shared.index.newest_of(camera, |key, row| {
+            newest = Some((key, row));
+            false
+        })?;
+        let seen = self.shared.seen();
+        Ok(newest.filter(|(key, row)| row.state == SnapState::Pending && !seen.acked.contains_key(key)).and_then(|(key, row)| {
+            let place = (u8::from(!row.commanded), key.0, key.1);
+            Some((place, pending(&seen, key, row)?))
+        }))
+    }
+
+    /// Number and bytes of all unacknowledged pictures.
+    pub fn pending_totals(&self) -> (u64, u64) {
+        let seen = self.shared.seen();
+        let all = seen.counters.totals.values().fold((0, 0), |(n, b), t| (n + t.pending, b + t.pending_bytes));
+        (all.0.saturating_sub(seen.acked.len() as u64), all.1.saturating_sub(seen.acked.values().sum()))
+    }
+    /// Number and bytes of all stored pictures.
+    pub fn totals(&self) -> (u64, u64) {
+        self.shared.seen().counters.totals.values().fold((0, 0), |(n, b), t| (n + t.count, b + t.bytes))
+    }
+
+    /// The whole file, its hash checked. `Ok(None)`: it is gone, damaged (then it is marked and tombstoned), or
+    /// cannot be read right now.
+    pub fn read_picture(&self, id: SnapshotId) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(key) = self.key(id) else { return Ok(None) };
+        let Some(row) = self.shared.index.snap(key)?.filter(|r| r.state != SnapState::Corrupt) else { return Ok(None) };
+        let path = self.path(key, &row);
+        // A bad sector may read well the second time.
+        let found = match std::fs::read(&path).or_else(|_| std::fs::read(&path)) {
+            Ok(file) => match meta::read(&file) {
+                Ok(meta) if meta.hash8 == row.hash8 => return Ok(Some(file)),
+                Ok(_) => "the file holds another picture".to_owned(),
+                Err(e) => e.to_string(),
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EIO) => {
+                format!("the file cannot be read: {e}")
+            }
+            Err(e) => {
+                // No descriptor, no memory, no permission: that says nothing of the picture.
+                tracing::warn!(%id, error = %e, "a stored picture cannot be read now; it stays where it is");
+                return Ok(None);
+            }
+        };
+        // Deleted while we read: its row is gone, and that is no damage.
+        if self.shared.index.snap(key)?.is_some() {
+            tracing::error!(%id, found, "a stored picture is damaged; it is marked and will not be sent");
+            self.send(Work::Corrupt(key, found));
+        }
+        Ok(None)
+    }
+
+    fn path(&self, key: Key, row: &SnapRow) -> PathBuf {
+        self.shared.dir.join(blobs::path_of(&row.camera, Seq(key.1), &row.taken))
+    }
+
+    fn key(&self, id: SnapshotId) -> Option<Key> {
+        let seen = self.shared.seen();
+        seen.stores.iter().find(|(_, store)| **store == id.store).map(|(ord, _)| (*ord, id.seq.0))
+    }
+
+    pub fn snap(&self, id: SnapshotId) -> Result<Option<SnapRow>, StoreError> {
+        self.key(id).map_or(Ok(None), |key| Ok(self.shared.index.snap(key)?))
+    }
+
+    /// Pictures, newest first.
+    pub fn list(&self, query: &Query, before: Option<SnapshotId>) -> Result<Vec<(SnapshotId, SnapRow)>, StoreError> {
+        let query = Query { before: before.and_then(|id| self.key(id)), ..query.clone() };
+        let rows = self.shared.index.list(&query)?;
+        let seen = self.shared.seen();
+        Ok(rows.into_iter().filter_map(|(key, row)| Some((seen.id(key)?, row))).collect())
+    }
+
+    pub fn boots(&self) -> Result<BTreeMap<BootNo, BootRow>, StoreError> {
+        Ok(self.shared.index.boots()?)
+    }
+    pub fn outcome_of(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64) -> Result<Option<Outcome>, StoreError> {
+        Ok(self.shared.index.outcome(schedule, boot, due_ms)?)
+    }
+    /// Outcomes of a schedule's slots with `from <= due_ms <= to` in one boot.
+    pub fn outcomes(&self, schedule: &ScheduleId, boot: BootNo, from: u64, to: u64) -> Result<Vec<(u64, Outcome)>, StoreError> {
+        Ok(self.shared.index.outcomes(schedule, boot, from, to)?)
+    }
+    /// Ranges of a schedule, newest first, as long as `accept` wants more.
+    pub fn ranges(&self, schedule: &ScheduleId, accept: impl FnMut(GapRange) -> bool) -> Result<(), StoreError> {
+        Ok(self.shared.index.ranges(schedule, accept)?)
+    }
+    /// Gap messages with a number above `after`: (number, JSON as it must be published).
+    pub fn gaps_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        Ok(self.shared.index.gaps_after(after, limit)?)
+    }
+
+    /// What the hub durably has. Committed after 32, after 10 s or with the next commit; lost ones come again. An ack that
+    /// names another store, an unknown number or another hash frees nothing. Returns how many of `have` were accepted, and
+    /// how many ignored.
+    pub async fn acknowledge(&self, store: StoreId, have: Vec<(Seq, Hash8)>, gaps: u64) -> Result<(u64, u64), StoreError> {
+        let (mut accepted, mut ignored) = (Vec::new(), 0);
+        for (seq, hash8) in have {
+            match self.key(SnapshotId { store, seq }) {
+                Some(key) => match self.shared.index.snap(key)?.filter(|row| row.hash8 == hash8) {
+                    Some(row) => {
+                        accepted.push((key, hash8));
+                        if row.state == SnapState::Pending {
+                            self.shared.seen().acked.insert(key, row.bytes);
+                        }
+                    }
+                    None => ignored += 1,
+                },
+                None => ignored += 1,
+            }
+        }
+        let own = self.id() == store;
+        // A hub cannot have stored gap messages that were never made.
+        let gaps = if own && gaps < self.shared.seen().counters.next_gap { gaps } else { 0 };
+        let count = accepted.len() as u64;
+        if count > 0 || gaps > 0 {
+            self.send(Work::Ack(accepted, gaps));
+        }
+        Ok((count, ignored))
+    }
+
+    /// The hub lost these: those we still have become pending again.
+    pub async fn want_again(&self, ids: Vec<SnapshotId>) -> Result<(), StoreError> {
+        let keys: Vec<Key> = ids.into_iter().filter_map(|id| self.key(id)).collect();
+        if !keys.is_empty() {
+            self.send(Work::Want(keys));
+        }
+        Ok(())
+    }
+}
+
+fn pending(seen: &Seen, key: Key, row: SnapRow) -> Option<Pending> {
+    Some(Pending { id: seen.id(key)?, camera: row.camera, bytes: row.bytes, hash8: row.hash8, commanded: row.commanded })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! Opening a store after anything may have happened.
+//!
+//! ```text
+//! lock -> judge the filesystem -> open the index, checked -> finish deletions -> look at the newest buckets:
+//!         a whole file without a row is adopted with the slots it names; anything else goes to quarantine
+//! ```
+//! An index that cannot be read is kept as `index.redb.bad`; a fresh one with a new store id takes its place, and every whole
+//! picture on the disk is adopted into it and offered to the hub again (which knows what it has by hash).
+
+use super::blobs::{Blobs, path_of};
+use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState, SnapRow, SnapState};
+use crate::clock::Reading;
+use crate::image::meta::{self, Meta};
+use crate::model::{BootNo, Hash8, QUARANTINE_FILES_MAX, Seq, StoreId};
+use crate::protocol::Record;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+pub const INDEX: &str = "index.redb";
+const LOCK: &str = "lock";
+/// Space held back so that the index can still record why, when nothing else fits.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: u64 = 8 << 20;
+/// What the index may grow by with one commit.
+const GROWTH_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the data directory {dir} is in use by another shutterd (process {pid}); stop that one, or give this one a store.dir of its own"
+    )]
+    Locked { dir: PathBuf, pid: String },
+    #[error("the data directory {dir} is on {kind}, which cannot keep pictures safe over a power cut; use ext4 or f2fs")]
+    Unsafe { dir: PathBuf, kind: &'static str },
+    #[error("cannot use the data directory {dir}: {source}; {hint}")]
+    Io { dir: PathBuf, source: io::Error, hint: &'static str },
+    #[error("the index in {dir} has format {found}, this version reads up to {FORMAT}; install the newer version again")]
+    Newer { dir: PathBuf, found: u32 },
+    #[error("the index in {dir} cannot be used: {source}")]
+    Index { dir: PathBuf, source: redb::Error },
+}
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub dir: PathBuf,
+    /// This board's serial: a card moved to another board gets a store id of its own.
+    pub board: String,
+    /// Whether there is a hub to acknowledge pictures.
+    pub hub: bool,
+}
+
+/// An open store, before its writer runs.
+pub struct Opened {
+    pub index: Index,
+    pub blobs: Blobs,
+    pub counters: Counters,
+    pub boot: BootNo,
+    pub boots: BTreeMap<BootNo, BootRow>,
+    /// Planner memory of each schedule.
+    pub cursors: BTreeMap<String, Vec<u8>>,
+    /// How the last run ended; `None` for a new store.
+    pub last_run: Option<RunState>,
+    pub last_trusted_ms: i64,
+    pub rebuilt: bool,
+    /// Whether space is held back for the index.
+    pub reserved: bool,
+    pub lock: File,
+}
+
+/// Opens the store. On a full disk the space held back for the index is used before that fails.
+pub fn open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
+    match try_open(place, now, boot_id) {
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull && place.dir.join(RESERVE).exists() => {
+            release_reserve(&place.dir);
+            try_open(place, now, boot_id)
+        }
+        other => other,
+    }
+}
+
+fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
+    let dir = &place.dir;
+    let io_error = |source: io::Error| {
+        let hint = match source.kind() {
+            io::ErrorKind::PermissionDenied => "give it to the user that runs shutterd (chown), or choose another store.dir",
+            io::ErrorKind::ReadOnlyFilesystem => "it is mounted read-only: the kernel does that when a disk fails; look at dmesg",
+            io::ErrorKind::StorageFull => "the disk is full: make room",
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "store.dir must name a directory",
+            _ => "look at dmesg for what the disk says",
+        };
+        OpenError::Io { dir: dir.clone(), source, hint }
+    };
+    let index_error = |source: redb::Error| match source {
+        redb::Error::Io(source) => io_error(source),
+        source => OpenError::Index { dir: dir.clone(), source },
+    };
+    fs::create_dir_all(dir).map_err(io_error)?;
+    let lock = lock(dir, io_error)?;
+    judge_filesystem(dir, io_error)?;
+    let mut blobs = Blobs::open(dir).map_err(io_error)?;
+    let index = open_index(dir).map_err(index_error)?;
+    // The format is written by the commit that ends a first start or a rebuild: without it, one was cut short.
+    let format = index.meta::<u32>("format").map_err(index_error)?;
+    if let Some(found) = format.filter(|f| *f > FORMAT) {
+        return Err(OpenError::Newer { dir: dir.clone(), found });
+    }
+    let mut counters = load_counters(&index).map_err(index_error)?;
+    let garbage = index.garbage().map_err(index_error)?;
+    blobs.remove(&garbage).map_err(io_error)?;
+    let highest = blobs.highest().map_err(io_error)?;
+    let rebuilt = format.is_none() && highest.is_some();
+    let from = if rebuilt { Seq(0) } else { Seq(counters.next_seq) };
+    let newest_boot = adopt(&index, &mut blobs, &mut counters, from, place.hub).map_err(|e| match e {
+        Adopting::Disk(e) => io_error(e),
+        Adopting::Index(e) => index_error(e),
+    })?;
+
+    let board: Option<String> = index.meta("board").map_err(index_error)?;
+    let mut boots = index.boots().map_err(index_error)?;
+    let last_run = index.meta("run").map_err(index_error)?;
+    let mut change = Change { garbage_gone: garbage, ..Change::default() };
+    if board.as_deref() != Some(&place.board) {
+        if let Some(old) = board {
+            tracing::warn!(from = old, to = place.board, "this data directory comes from another board: it gets a new store id");
+        }
+        let ord = index.stores().map_err(index_error)?.last_key_value().map_or(0, |(ord, _)| *ord) + 1;
+        change.new_store = Some((ord, StoreId(random_u64()), place.board.clone()));
+    }
+    // Slots name boots by number: a rebuilt index must not give a number that a picture already carries.
+    let first_boot = newest_boot.map_or(1, |boot| boot + 1);
+    let boot = this_boot(&mut boots, boot_id, first_boot, now);
+    change.boot = boots.get(&boot).map(|b| (boot, b.clone()));
+    change.run = Some(RunState::Running { boot });
+    counters.next_seq = counters.next_seq.max(highest.map_or(0, |seq| seq.0 + 1));
+    index.commit(&change, &mut counters, place.hub).map_err(index_error)?;
+    let reserved = reserve(dir);
+    Ok(Opened {
+        cursors: index.cursors().map_err(index_error)?,
+        last_trusted_ms: index.meta("trusted_ms").map_err(index_error)?.unwrap_or(0),
+        index,
+        blobs,
+        counters,
+        boot,
+        boots,
+        last_run,
+        rebuilt,
+        reserved,
+        lock,
+    })
+}
+
+fn lock(dir: &Path, io_error: impl Fn(io::Error) -> OpenError) -> Result<File, OpenError> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file = File::from(rustix::fs::open(dir.join(LOCK), flags, Mode::from_raw_mode(0o640)).map_err(|e| io_error(e.into()))?);
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+            return Err(OpenError::Locked { dir: dir.to_owned(), pid });
+        }
+        Err(e) => return Err(io_error(e.into())),
+    }
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    match written {
+        // The lock works without its text; a full disk must not keep the agent from starting.
+        Err(e) if e.kind() != io::ErrorKind::StorageFull => Err(io_error(e)),
+        _ => Ok(file),
+    }
+}
+
+/// Filesystems without a journal, or whose flushes go over a network, cannot keep the promise.
+fn judge_filesystem(dir: &Path, io_error: impl Fn(io::Error) -> OpenError) -> Result<(), OpenError> {
+    let kind = match rustix::fs::statfs(dir).map_err(|e| io_error(e.into()))?.f_type as u32 {
+        0x4d44 => "vfat",
+        0x2011_BAB0 => "exfat",
+        0x5346_544e | 0x7366_746e => "ntfs",
+        0x6969 => "nfs",
+        0x517B | 0xFF53_4D42 | 0xFE53_4D42 => "a Windows share",
+        0x0102_1994 => {
+            tracing::warn!(dir = %dir.display(), "the data directory is on tmpfs: pictures are gone after a reboot");
+            return Ok(());
+        }
+        _ => return Ok(()),
+    };
+    Err(OpenError::Unsafe { dir: dir.to_owned(), kind })
+}
+
+/// Opens or creates the index; one that cannot be read is kept aside and a fresh one made.
+fn open_index(dir: &Path) -> Result<Index, redb::Error> {
+    let path = dir.join(INDEX);
+    // The library takes an empty file for a new one, so an index cut to nothing is told here.
+    let fresh = fs::metadata(&path).map_or(true, |about| about.len() == 0);
+    let opened = match Index::open(&path) {
+        Err(e @ redb::Error::DatabaseAlreadyOpen) => return Err(e),
+        // The disk refuses: that is a fault, not damage. A file that is no index, or ends too early, is damage.
+        Err(redb::Error::Io(e)) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => return Err(e.into()),
+        Err(damage) => {
+            tracing::error!(%damage, "the index cannot be read; it is kept as {INDEX}.bad, pictures are taken into a new one");
+            // Room for the second file.
+            release_reserve(dir);
+            fs::rename(&path, dir.join(format!("{INDEX}.bad")))?;
+            Index::open(&path)?
+        }
+        Ok(index) if !fresh => return Ok(index),
+        Ok(index) => index,
+    };
+    // The new file's name must survive, or the first commits would be to a file nobody finds.
+    File::open(dir)?.sync_all()?;
+    Ok(opened)
+}
+
+fn load_counters(index: &Index) -> Result<Counters, redb::Error> {
+    let (ord, store) = index.stores()?.last_key_value().map_or((0, StoreId(0)), |(o, s)| (*o, *s));
+    let [next_seq, next_gap] = [index.meta("next_seq")?.unwrap_or(1), index.meta("next_gap")?.unwrap_or(1)];
+    Ok(Counters { ord, store, next_seq, next_gap, totals: index.meta("totals")?.unwrap_or_default() })
+}
+
+/// The row of this boot: the newest if it has this boot's name, else a new one.
+fn this_boot(boots: &mut BTreeMap<BootNo, BootRow>, boot_id: &str, first: BootNo, now: &Reading) -> BootNo {
+    let newest = boots.last_key_value().map(|(no, row)| (*no, row.boot_id == boot_id));
+    let no = match newest {
+        Some((no, true)) => no,
+        Some((no, false)) => no + 1,
+        None => first,
+    };
+    let row = boots.entry(no).or_insert_with(|| BootRow {
+        boot_id: boot_id.to_owned(),
+        offset_ms: now.offset_ms(),
+        quality: now.quality,
+        first_ms: now.boottime_ms,
+        last_ms: now.boottime_ms,
+    });
+    row.see(now);
+    no
+}
+
+/// What a boot's row on the disk may lag behind: writing it with each picture costs a page.
+const BOOT_ROW_LAG_MS: u64 = 60_000;
+/// Below this the offset only moves by reading two clocks one after the other.
+const OFFSET_NOISE_MS: u64 = 20;
+
+impl BootRow {
+    /// Notes that the boot is alive, and its offset if the clock is at least as good as before.
+    pub fn see(&mut self, now: &Reading) {
+        self.last_ms = self.last_ms.max(now.boottime_ms);
+        if now.quality >= self.quality {
+            (self.offset_ms, self.quality) = (now.offset_ms(), now.quality);
+        }
+    }
+
+    /// Whether a commit should carry this row instead of the one the index has.
+    pub fn says_more_than(&self, written: &Self) -> bool {
+        self.quality != written.quality
+            || self.offset_ms.abs_diff(written.offset_ms) > OFFSET_NOISE_MS
+            || self.last_ms >= written.last_ms + BOOT_ROW_LAG_MS
+    }
+}
+
+/// A whole picture without a row.
+struct Orphan {
+    bytes: u64,
+    hash8: Hash8,
+    record: Record,
+}
+
+impl Orphan {
+    fn row(&self, hub: bool) -> SnapRow {
+        let r = self.record.clone();
+        SnapRow {
+            camera: r.camera,
+            bytes: self.bytes,
+            hash8: self.hash8,
+            taken: r.taken,
+            commanded: r.slots.is_empty(),
+            slots: r.slots,
+            width: r.width,
+            height: r.height,
+            source: r.source,
+            flags: r.flags,
+            state: if hub { SnapState::Pending } else { SnapState::Acknowledged },
+        }
+    }
+}
+
+/// What stopped an adoption.
+enum Adopting {
+    Disk(io::Error),
+    Index(redb::Error),
+}
+
+/// Pictures adopted by one commit.
+const ADOPT_MAX: usize = 256;
+
+/// Takes every whole picture from a number on that has no row into the index, under its own id; a file that is not whole goes to
+/// quarantine. In batches: an archive is read piece by piece, and a rebuild that is cut short goes on where it was. Returns the
+/// newest boot that an adopted picture names.
+fn adopt(index: &Index, blobs: &mut Blobs, counters: &mut Counters, from: Seq, hub: bool) -> Result<Option<BootNo>, Adopting> {
+    let mut ords: BTreeMap<StoreId, u32> = index.stores().map_err(Adopting::Index)?.into_iter().map(|(ord, store)| (store, ord)).collect();
+    let mut newest_boot = None;
+    for batch in blobs.scan(from).map_err(Adopting::Disk)?.chunks(ADOPT_MAX) {
+        let mut change = Change::default();
+        for (seq, path) in batch {
+            let whole = blobs.read(path).map_err(|e| e.to_string()).and_then(|file| {
+                let Meta { record, hash8 } = meta::read(&file).map_err(|e| e.to_string())?;
+                Ok(Orphan { bytes: file.len() as u64, hash8, record })
+            });
+            let orphan = match whole {
+                Ok(orphan) => orphan,
+                Err(why) => {
+                    tracing::warn!(path = %path.display(), why, "a file that is not a whole picture goes to quarantine");
+                    blobs.quarantine(path, QUARANTINE_FILES_MAX).map_err(Adopting::Disk)?;
+                    continue;
+                }
+            };
+            let id = orphan.record.id;
+            if id.seq != *seq || path_of(&orphan.record.camera, *seq, &orphan.record.taken) != *path {
+                tracing::warn!(path = %path.display(), %id, "a whole picture in a place that is not its own is left alone");
+                continue;
+            }
+            newest_boot = newest_boot.max(Some(orphan.record.taken.boot));
+            let next = ords.len() as u32 + 1;
+            let ord = *ords.entry(id.store).or_insert_with(|| {
+                change.old_stores.push((next, id.store));
+                next
+            });
+            // There already, if an earlier rebuild was cut short.
+            if index.snap((ord, seq.0)).map_err(Adopting::Index)?.is_none() {
+                tracing::info!(%id, camera = %orphan.record.camera, "a picture that was written but not indexed is taken in");
+                change.snaps.push(((ord, seq.0), orphan.row(hub)));
+            }
+        }
+        if !change.is_empty() {
+            index.commit(&change, counters, hub).map_err(Adopting::Index)?;
+        }
+    }
+    Ok(newest_boot)
+}
+
+/// Holds back some space for the index; returns whether there was room for it.
+pub fn reserve(dir: &Path) -> bool {
+    let path = dir.join(RESERVE);
+    if fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_BYTES) {
+        return true;
+    }
+    let made = File::create(&path).and_then(|f| Ok(rustix::fs::fallocate(&f, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+    if made.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+    // Where nothing can be reserved, nothing is held back from pictures either.
+    !matches!(made, Err(e) if e.kind() == io::ErrorKind::StorageFull)
+}
+
+/// Whether the disk has room for `need` bytes, the index's growth and, unless it is held back already, the reserve.
+pub fn has_room(dir: &Path, need: u64, reserved: bool) -> bool {
+    let besides = if reserved { GROWTH_BYTES } else { RESERVE_BYTES };
+    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail * disk.f_frsize >= besides + need)
+}
+
+/// Gives the held-back space free.
+pub fn release_reserve(dir: &Path) {
+    let _ = fs::remove_file(dir.join(RESERVE));
+}
+
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    // The kernel's generator can only fail before it is seeded, and then it waits.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_le_bytes(bytes)
+}

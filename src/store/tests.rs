@@ -1,0 +1,282 @@
+//! The store from outside, on a real directory.
+use super::*;
+use crate::clock::{Reading, TestClock};
+use crate::model::{Off, Quality};
+use std::fs::File;
+
+fn clock(boottime_ms: u64) -> Arc<TestClock> {
+    let reading = Reading { boottime_ms, wall_ms: 1_790_000_000_000 + boottime_ms as i64, quality: Quality::Ntp, uncertainty_ms: Some(0) };
+    Arc::new(TestClock::new(reading))
+}
+
+struct Dir(PathBuf);
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("shutterd-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        Self(dir)
+    }
+    fn place(&self) -> Place {
+        Place { dir: self.0.clone(), board: "board-1".into(), hub: true }
+    }
+    fn open(&self, clock: &Arc<TestClock>) -> (Store, Past) {
+        self.open_with(clock, Rules::default())
+    }
+    fn open_with(&self, clock: &Arc<TestClock>, keep: Rules) -> (Store, Past) {
+        let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep };
+        Store::open(&self.place(), config, clock.clone(), "boot-a").unwrap()
+    }
+    fn files(&self, below: &str) -> Vec<PathBuf> {
+        fn walk(dir: &std::path::Path, out: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry.path().is_dir() { walk(&entry.path(), out) } else { out.push(entry.path()) }
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.0.join(below), &mut out);
+        out.sort();
+        out
+    }
+}
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn slot(due_ms: u64) -> Slot {
+    Slot { schedule: "s".parse().unwrap(), boot: 1, due_ms, plan_ms: None }
+}
+
+fn picture(fill: u8, due_ms: u64) -> Put {
+    Put {
+        camera: "gate".parse().unwrap(),
+        slots: vec![slot(due_ms)],
+        jpeg: [&[0xFF, 0xD8, 0xFF, 0xDB][..], &vec![fill; 2_000], &[0xFF, 0xD9]].concat(),
+        width: 8,
+        height: 8,
+        taken_ms: due_ms,
+        source: "pattern",
+        flags: vec![],
+    }
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn what_was_stored_is_there_after_the_process_is_gone_and_leaves_only_by_the_hubs_ack() {
+    let (dir, clock) = (Dir::new("stored"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let stored: Vec<_> = (1..=5).map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap()).collect();
+    drop(store);
+    let (store, past) = reopen(&dir, &clock);
+    assert_eq!(past.last_run, Some(RunState::Running { boot: 1 }), "no ordered stop was written");
+    assert_eq!(store.pending_totals().0, 5);
+    let wrong = Hash8(stored[0].hash8.0 ^ 1);
+    let foreign = StoreId(store.id().0 ^ 1);
+    let (seq, hash8) = (stored[0].id.seq, stored[0].hash8);
+    assert_eq!(block(store.acknowledge(store.id(), vec![(seq, wrong), (Seq(99), hash8)], 0)).unwrap(), (0, 2));
+    assert_eq!(block(store.acknowledge(foreign, vec![(seq, hash8)], 0)).unwrap(), (0, 1));
+    assert_eq!(store.pending_after(None, 10).unwrap().len(), 5);
+    assert_eq!(block(store.acknowledge(store.id(), vec![(seq, hash8)], 0)).unwrap(), (1, 0));
+    assert_eq!(store.pending_after(None, 10).unwrap().len(), 4, "not sent again, even before the commit");
+    block(store.stop()).unwrap();
+    drop(store);
+    let (store, past) = reopen(&dir, &clock);
+    assert_eq!(past.last_run, Some(RunState::Stopped { boot: 1 }));
+    assert_eq!(store.pending_totals().0, 4);
+    assert!(store.read_picture(stored[0].id).unwrap().is_some(), "acknowledged is not deleted");
+}
+
+/// The writer thread holds the lock until it has seen that its last sender is gone.
+fn reopen(dir: &Dir, clock: &Arc<TestClock>) -> (Store, Past) {
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    loop {
+        match Store::open(&dir.place(), config.clone(), clock.clone(), "boot-a") {
+            Err(OpenError::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_second_agent_is_told_who_has_the_directory() {
+    let (dir, clock) = (Dir::new("lock"), clock(0));
+    let (_store, _) = dir.open(&clock);
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let refused = Store::open(&dir.place(), config, clock, "boot-a").err().unwrap().to_string();
+    assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+}
+
+#[test]
+fn a_picture_without_its_row_is_adopted_with_its_slot_and_a_torn_one_is_set_aside() {
+    let (dir, clock) = (Dir::new("orphan"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    store.put(picture(1, 1_000)).unwrap();
+    drop(store);
+    std::fs::copy(dir.0.join("index.redb"), dir.0.join("old")).unwrap();
+    let (store, _) = reopen(&dir, &clock);
+    let [whole, torn] = [2, 3].map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap());
+    drop(store);
+    // The index goes back in time: both files are there, neither has a row.
+    drop(reopen(&dir, &clock));
+    wait_unlocked(&dir);
+    std::fs::rename(dir.0.join("old"), dir.0.join("index.redb")).unwrap();
+    let bytes = std::fs::read(&torn.path).unwrap();
+    std::fs::write(&torn.path, &bytes[..bytes.len() - 700]).unwrap();
+    let (store, _) = reopen(&dir, &clock);
+    assert_eq!(store.read_picture(whole.id).unwrap().unwrap().len(), bytes.len());
+    assert_eq!(store.outcome_of(&slot(0).schedule, 1, 2_000).unwrap(), Some(Outcome::Captured { id: whole.id, late_ms: 0 }));
+    assert_eq!(store.outcome_of(&slot(0).schedule, 1, 3_000).unwrap(), None, "a torn picture captures nothing");
+    assert_eq!(dir.files("quarantine").len(), 1);
+    let next = store.put(picture(4, 4_000)).unwrap();
+    assert!(next.id.seq > torn.id.seq, "the torn picture's number is never reused");
+}
+
+fn wait_unlocked(dir: &Dir) {
+    let lock = File::open(dir.0.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+}
+
+#[test]
+fn an_unreadable_index_is_kept_aside_and_the_pictures_come_back_under_their_own_ids() {
+    let (dir, clock) = (Dir::new("bad"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let (old, before) = (store.id(), store.put(picture(1, 1_000)).unwrap());
+    drop(store);
+    wait_unlocked(&dir);
+    std::fs::write(dir.0.join("index.redb"), vec![0x55; 100_000]).unwrap();
+    let (store, past) = reopen(&dir, &clock);
+    assert!(past.rebuilt && store.id() != old && dir.0.join("index.redb.bad").exists());
+    assert_eq!(store.pending_after(None, 9).unwrap()[0].1.id, before.id);
+    assert!(store.read_picture(before.id).unwrap().is_some());
+    assert!(store.put(picture(2, 2_000)).unwrap().id.seq > before.id.seq);
+    assert_eq!(block(store.acknowledge(old, vec![(before.id.seq, before.hash8)], 0)).unwrap(), (1, 0));
+}
+
+#[test]
+fn a_rebuild_that_was_cut_short_goes_on_and_loses_no_picture() {
+    let (dir, clock) = (Dir::new("cut"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let before: Vec<_> = (1..=3).map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap().id).collect();
+    drop(store);
+    // What a power cut leaves: a new index that has nothing of the pictures yet, or only its name.
+    for empty in [false, true] {
+        wait_unlocked(&dir);
+        std::fs::remove_file(dir.0.join("index.redb")).unwrap();
+        if empty {
+            File::create(dir.0.join("index.redb")).unwrap();
+        } else {
+            drop(index::Index::open(&dir.0.join("index.redb")).unwrap());
+        }
+        let (store, past) = reopen(&dir, &clock);
+        assert!(past.rebuilt);
+        let found: Vec<_> = store.pending_after(None, 9).unwrap().into_iter().map(|(_, p)| p.id).collect();
+        assert_eq!(found, before);
+        assert_eq!(store.totals().0, 3);
+        assert_eq!(dir.files("quarantine").len(), 0);
+        drop(store);
+        let (store, past) = reopen(&dir, &clock);
+        assert!(!past.rebuilt && store.pending_totals().0 == 3, "done once");
+        drop(store);
+    }
+}
+
+#[test]
+fn a_card_in_another_board_gets_its_own_store_id_and_still_sends_what_it_holds() {
+    let (dir, clock) = (Dir::new("board"), clock(0));
+    let (store, _) = dir.open(&clock);
+    let (old, before) = (store.id(), store.put(picture(1, 1_000)).unwrap());
+    store.outcome(slot(2_000), Outcome::Missed { reason: crate::model::Missed::Busy });
+    block(store.flush()).unwrap();
+    drop(store);
+    wait_unlocked(&dir);
+    let place = Place { board: "board-2".into(), ..dir.place() };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let (store, _) = Store::open(&place, config, clock, "boot-b").unwrap();
+    assert_ne!(store.id(), old);
+    store.outcome(slot(3_000), Outcome::Missed { reason: crate::model::Missed::Busy });
+    block(store.flush()).unwrap();
+    let gaps = store.gaps_after(0, 9).unwrap();
+    let told: Vec<crate::protocol::Gap> = gaps.iter().map(|(_, json)| serde_json::from_slice(json).unwrap()).collect();
+    assert_eq!(
+        told.iter().map(|g| (g.store, g.no)).collect::<Vec<_>>(),
+        [(store.id(), 1), (store.id(), 2)],
+        "no reason is lost or told twice under one number"
+    );
+    assert_eq!(store.pending_after(None, 9).unwrap()[0].1.id, before.id);
+}
+
+#[test]
+fn a_slot_without_a_picture_is_on_record_and_told_to_the_hub_until_the_hub_has_it() {
+    let (dir, clock) = (Dir::new("gap"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    store.put(picture(1, 1_000)).unwrap();
+    let off = Outcome::Off { reason: Off::Crash };
+    store.outcome(slot(1_000), off.clone());
+    store.outcome(slot(2_000), off.clone());
+    store.run_without(
+        SlotRun { schedule: slot(0).schedule, boot: 1, first_due_ms: 1_000, first_plan_ms: None, period_ms: 1_000, count: 4 },
+        off.clone(),
+    );
+    block(store.flush()).unwrap();
+    assert!(matches!(store.outcome_of(&slot(0).schedule, 1, 1_000).unwrap(), Some(Outcome::Captured { .. })), "nothing replaces captured");
+    assert_eq!(store.outcome_of(&slot(0).schedule, 1, 2_000).unwrap(), Some(off));
+    let gaps = store.gaps_after(0, 10).unwrap();
+    assert_eq!(gaps.len(), 1);
+    block(store.acknowledge(store.id(), vec![], 7)).unwrap();
+    block(store.flush()).unwrap();
+    assert_eq!(store.gaps_after(0, 10).unwrap().len(), 1, "an ack of a message never made frees nothing");
+    block(store.acknowledge(store.id(), vec![], 1)).unwrap();
+    block(store.flush()).unwrap();
+    assert_eq!(store.gaps_after(0, 10).unwrap().len(), 0);
+}
+
+#[test]
+fn a_damaged_file_is_never_sent_and_leaves_a_tombstone() {
+    let (dir, clock) = (Dir::new("corrupt"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let stored = store.put(picture(1, 1_000)).unwrap();
+    let mut bytes = std::fs::read(&stored.path).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&stored.path, bytes).unwrap();
+    assert!(store.read_picture(stored.id).unwrap().is_none());
+    block(store.flush()).unwrap();
+    assert_eq!(store.pending_totals().0, 0);
+    assert_eq!(store.snap(stored.id).unwrap().unwrap().state, SnapState::Corrupt);
+    let gap = String::from_utf8(store.gaps_after(0, 1).unwrap()[0].1.clone()).unwrap();
+    assert!(gap.contains("tombstone") && gap.contains(&stored.id.to_string()), "{gap}");
+}
+
+#[test]
+fn by_bytes_the_acknowledged_go_first_and_the_rest_is_refused_until_there_is_room() {
+    let (dir, clock) = (Dir::new("keep"), clock(10_000));
+    let (store, _) = dir.open_with(&clock, Rules { bytes: Some(9_000), ..Rules::default() });
+    let first: Vec<_> = (1..=2).map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap()).collect();
+    assert_eq!(store.put(picture(3, 3_000)).unwrap_err(), PutError::Full);
+    block(store.acknowledge(store.id(), vec![(first[0].id.seq, first[0].hash8)], 0)).unwrap();
+    store.put(picture(3, 3_000)).unwrap();
+    block(store.flush()).unwrap();
+    assert!(!first[0].path.exists() && first[1].path.exists());
+    assert_eq!(store.totals().0, 2);
+    block(store.flush()).unwrap();
+}
+
+#[test]
+fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
+    let (dir, clock) = (Dir::new("age"), clock(10_000));
+    let (store, _) = dir.open_with(&clock, Rules { age_ms: Some(60_000), ..Rules::default() });
+    let old = store.put(picture(1, 1_000)).unwrap();
+    block(store.acknowledge(store.id(), vec![(old.id.seq, old.hash8)], 0)).unwrap();
+    block(store.flush()).unwrap();
+    clock.change(|r| (r.wall_ms, r.quality) = (r.wall_ms + 1_000_000_000, Quality::Saved));
+    store.put(picture(2, 2_000)).unwrap();
+    assert!(old.path.exists());
+    clock.change(|r| r.quality = Quality::Ntp);
+    store.put(picture(3, 3_000)).unwrap();
+    block(store.flush()).unwrap();
+    assert!(!old.path.exists());
+}

@@ -1,0 +1,375 @@
+//! The store writer: the one thread that changes anything on the disk.
+//!
+//! It takes all that is waiting (at most [`GROUP_MAX`] pictures, [`GROUP_BYTES_MAX`] bytes) whenever it is free: no timer, so a
+//! single picture waits for nobody and a busy node shares its flushes. Outcomes and acks ride on the next commit; alone they
+//! wait for at most 60 s and 10 s. After a failed flush or commit nothing is retried and nothing more is acknowledged: the
+//! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
+
+use super::blobs::{Blob, Blobs, WriteError, path_of};
+use super::handover::{Configure, Put, PutError, Shared, Stored};
+use super::index::{BootRow, Change, Counters, Key, RunState, SnapRow, SnapState};
+use super::keep;
+use super::ledger::{Ledger, SlotRun, ranges_without};
+use super::recover;
+use crate::clock::{Clock, Reading};
+use crate::image::meta;
+use crate::model::{BootNo, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
+use crate::protocol::{GapRange, Record};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// Outcomes wait for a picture's commit this long at most, acks that long.
+const OUTCOMES_WAIT_MS: u64 = 60_000;
+const ACKS_WAIT_MS: u64 = 10_000;
+const ACKS_MAX: usize = 32;
+/// What the self-description adds to a picture, generously.
+const HEADER_BYTES: u64 = 2_048;
+
+pub enum Work {
+    Put(Box<Put>, oneshot::Sender<Result<Stored, PutError>>),
+    Fired(Slot, Vec<u8>),
+    Outcome(Slot, Outcome),
+    Run(SlotRun, Outcome),
+    Range(GapRange),
+    Cursor(ScheduleId, Option<Vec<u8>>),
+    Ack(Vec<(Key, Hash8)>, u64),
+    Want(Vec<Key>),
+    Corrupt(Key, String),
+    Configure(Configure),
+    /// Commits what waits, then answers.
+    Flush(oneshot::Sender<()>),
+    /// Writes the ordered stop, then ends the thread.
+    Stop(oneshot::Sender<()>),
+}
+
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub blobs: Blobs,
+    pub counters: Counters,
+    pub boots: BTreeMap<BootNo, BootRow>,
+    pub boot: BootNo,
+    /// This boot's row as the index has it.
+    pub boot_written: Option<BootRow>,
+    pub clock: Arc<dyn Clock>,
+    pub config: Configure,
+    pub dir: PathBuf,
+    pub ledger: Ledger,
+    /// What rides on the next commit, and when it must go alone.
+    pub riders: Change,
+    pub due_ms: Option<u64>,
+    /// Whether the log already says that the store is full.
+    pub full_said: bool,
+    /// Space is held back so that the index can record why, when nothing else fits. Once it was given free, pictures wait
+    /// until there is room for it again: they must not eat what the index needs.
+    pub reserved: bool,
+}
+
+type Answer = oneshot::Sender<Result<Stored, PutError>>;
+
+impl Writer {
+    pub fn run(mut self, work: &mpsc::Receiver<Work>) {
+        let mut stop = None;
+        while stop.is_none() {
+            let first = match self.due_ms {
+                None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(self.clock.boottime_ms()))),
+            };
+            let mut puts: Vec<(Box<Put>, Answer)> = Vec::new();
+            let (mut bytes, mut flush) = (0, Vec::new());
+            let mut next = match first {
+                Ok(work) => Some(work),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            while let Some(item) = next {
+                match item {
+                    Work::Put(put, answer) => {
+                        bytes += put.jpeg.len();
+                        puts.push((put, answer));
+                    }
+                    Work::Flush(answer) => flush.push(answer),
+                    Work::Stop(answer) => {
+                        self.riders.run = Some(RunState::Stopped { boot: self.boot });
+                        stop = Some(answer);
+                    }
+                    other => self.ride(other),
+                }
+                let enough = puts.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX || stop.is_some();
+                next = if enough { None } else { work.try_recv().ok() };
+            }
+            let due = self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
+            if puts.is_empty() && flush.is_empty() && stop.is_none() && !due {
+                continue;
+            }
+            if let Err(fault) = self.step(puts) {
+                self.shared.set_fault(fault);
+                return;
+            }
+            for answer in flush {
+                let _ = answer.send(());
+            }
+        }
+        if let Some(answer) = stop {
+            let _ = answer.send(());
+        }
+    }
+
+    /// Takes note of work that needs no commit of its own.
+    fn ride(&mut self, work: Work) {
+        let wait_ms = match work {
+            Work::Fired(slot, memory) => {
+                self.ledger.fired(slot, memory);
+                return;
+            }
+            Work::Outcome(slot, outcome) => {
+                self.ledger.settle(&slot);
+                self.riders.outcomes.push((slot, outcome));
+                if self.riders.outcomes.len() >= crate::model::GAP_ITEMS_MAX { 0 } else { OUTCOMES_WAIT_MS }
+            }
+            Work::Run(run, outcome) => {
+                let known = self.shared.index.outcomes(&run.schedule, run.boot, run.first_due_ms, run.last_due_ms());
+                let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
+                self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
+                OUTCOMES_WAIT_MS
+            }
+            Work::Range(range) => {
+                self.riders.ranges.push(range);
+                OUTCOMES_WAIT_MS
+            }
+            Work::Cursor(schedule, memory) => {
+                self.ledger.set(schedule, memory);
+                OUTCOMES_WAIT_MS
+            }
+            Work::Ack(keys, gaps) => {
+                self.riders.acks.extend(keys);
+                self.riders.gaps_acked = self.riders.gaps_acked.max(gaps);
+                if self.riders.acks.len() >= ACKS_MAX { 0 } else { ACKS_WAIT_MS }
+            }
+            Work::Want(keys) => {
+                self.riders.wanted.extend(keys);
+                0
+            }
+            Work::Corrupt(key, found) => {
+                self.riders.corrupt.push((key, found));
+                0
+            }
+            Work::Configure(config) => {
+                self.config = config;
+                return;
+            }
+            Work::Put(..) | Work::Flush(_) | Work::Stop(_) => return,
+        };
+        let at = self.clock.boottime_ms() + wait_ms;
+        self.due_ms = Some(self.due_ms.map_or(at, |due| due.min(at)));
+    }
+
+    /// One commit: a group of pictures, if any, with everything that rides along.
+    fn step(&mut self, puts: Vec<(Box<Put>, Answer)>) -> Result<(), String> {
+        let now = self.clock.read();
+        let need: u64 = puts.iter().map(|(p, _)| p.jpeg.len() as u64 + HEADER_BYTES).sum();
+        let mut disk_short = !puts.is_empty() && !recover::has_room(&self.dir, need, self.reserved);
+        let mut verdict = self.decide(&now, need, disk_short)?;
+        if !puts.is_empty() && !verdict.fits && !self.riders.acks.is_empty() {
+            // What the hub has just acknowledged may make the room.
+            self.step(Vec::new())?;
+            verdict = self.decide(&now, need, disk_short)?;
+        }
+        self.riders.deletes.append(&mut verdict.deletes);
+        if disk_short && !self.riders.deletes.is_empty() {
+            // The old files must be gone before there is room for the new ones.
+            self.step(Vec::new())?;
+            disk_short = !recover::has_room(&self.dir, need, self.reserved);
+            verdict = self.decide(&now, need, false)?;
+            self.riders.deletes.append(&mut verdict.deletes);
+        }
+        let mut change = std::mem::take(&mut self.riders);
+        let mut answers = Vec::new();
+        self.reserved |= !puts.is_empty() && !disk_short && recover::reserve(&self.dir);
+        let refusal = match (verdict.fits, self.reserved) {
+            (false, _) if !disk_short => Some("keep.bytes is reached and the hub has not got the rest"),
+            (true, true) if !disk_short => None,
+            _ => Some("the disk is full"),
+        };
+        match refusal {
+            None => self.write_group(puts, &now, &mut change, &mut answers)?,
+            Some(why) => {
+                if !puts.is_empty() {
+                    self.say_full(Some(why));
+                }
+                for (_, answer) in puts {
+                    let _ = answer.send(Err(PutError::Full));
+                }
+            }
+        }
+        change.cursors = self.ledger.take_moved();
+        self.note_boot(&now, &mut change);
+        let acked: Vec<Key> = change.acks.iter().map(|(key, _)| *key).collect();
+        let told = !change.snaps.is_empty() || !change.outcomes.is_empty() || !change.ranges.is_empty() || !change.wanted.is_empty();
+        if !change.is_empty() {
+            self.shared
+                .index
+                .commit(&change, &mut self.counters, self.config.hub)
+                .map_err(|e| format!("the index cannot be written: {e}"))?;
+        }
+        self.due_ms = None;
+        self.shared.committed(&self.counters, &acked, told);
+        for (answer, stored) in answers {
+            let _ = answer.send(Ok(stored));
+        }
+        if !change.deletes.is_empty() {
+            let garbage = self.shared.index.garbage().map_err(|e| format!("the index cannot be read: {e}"))?;
+            self.blobs.remove(&garbage).map_err(|e| format!("a picture cannot be deleted: {e}"))?;
+            // The rows that name them go with the next commit, whenever that is; at a start they are gone through again.
+            self.riders.garbage_gone = garbage;
+        }
+        Ok(())
+    }
+
+    fn decide(&self, now: &Reading, need: u64, disk_short: bool) -> Result<keep::Verdict, String> {
+        keep::decide(&self.shared.index, &self.counters.totals, &self.boots, &self.config.keep, now, need, disk_short)
+            .map_err(|e| format!("the index cannot be read: {e}"))
+    }
+
+    fn write_group(
+        &mut self,
+        puts: Vec<(Box<Put>, Answer)>,
+        now: &Reading,
+        change: &mut Change,
+        answers: &mut Vec<(Answer, Stored)>,
+    ) -> Result<(), String> {
+        let mut ready = Vec::new();
+        for (put, answer) in puts {
+            let seq = Seq(self.counters.next_seq);
+            self.counters.next_seq += 1;
+            let record = self.record(&put, seq, now);
+            match meta::compose(record, &put.jpeg) {
+                Ok(made) => ready.push((put, answer, seq, made)),
+                Err(e) => {
+                    let _ = answer.send(Err(PutError::Unusable(e.to_string())));
+                }
+            }
+        }
+        if ready.is_empty() {
+            return Ok(());
+        }
+        #[cfg(feature = "break")]
+        let broken_order = std::env::var("SHUTTER_BREAK").is_ok_and(|b| b == "row_before_file");
+        let group: Vec<Blob> = ready
+            .iter()
+            .map(|(put, _, seq, made)| Blob {
+                path: path_of(&put.camera, *seq, &made.record.taken),
+                head: &made.head,
+                rest: put.jpeg.get(2..).unwrap_or_default(),
+            })
+            .collect();
+        let rows = ready.iter().map(|(put, _, seq, made)| {
+            let row = SnapRow {
+                camera: put.camera.clone(),
+                bytes: (made.head.len() + put.jpeg.len() - 2) as u64,
+                hash8: made.hash8,
+                taken: made.record.taken,
+                slots: put.slots.clone(),
+                width: put.width,
+                height: put.height,
+                source: put.source.to_owned(),
+                flags: put.flags.clone(),
+                state: if self.config.hub { SnapState::Pending } else { SnapState::Acknowledged },
+                commanded: put.slots.is_empty(),
+            };
+            ((self.counters.ord, seq.0), row)
+        });
+        let rows: Vec<_> = rows.collect();
+        #[cfg(feature = "break")]
+        if broken_order {
+            let early = Change { snaps: rows.clone(), ..Change::default() };
+            let _ = self.shared.index.commit(&early, &mut self.counters, self.config.hub);
+            if self.counters.next_seq.is_multiple_of(5) {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+            }
+        }
+        match self.blobs.write(&group) {
+            Ok(()) => self.say_full(None),
+            Err(WriteError::Full(e)) => {
+                self.say_full(Some(&format!("the disk is full ({e})")));
+                recover::release_reserve(&self.dir);
+                self.reserved = false;
+                for (_, answer, _, _) in ready {
+                    let _ = answer.send(Err(PutError::Full));
+                }
+                return Ok(());
+            }
+            Err(WriteError::Fault(e)) => return Err(format!("a picture cannot be written: {e}")),
+        }
+        #[cfg(feature = "break")]
+        let rows = if broken_order { Vec::new() } else { rows };
+        change.snaps.extend(rows);
+        for (put, answer, seq, made) in ready {
+            for slot in &put.slots {
+                self.ledger.settle(slot);
+            }
+            let id = SnapshotId { store: self.counters.store, seq };
+            answers.push((answer, Stored { id, hash8: made.hash8, path: self.dir.join(path_of(&put.camera, seq, &made.record.taken)) }));
+        }
+        Ok(())
+    }
+
+    fn record(&self, put: &Put, seq: Seq, now: &Reading) -> Record {
+        // The frame was taken a moment ago: the same offset holds for it.
+        let mut taken = now.stamp(self.boot);
+        taken.wall_ms -= now.boottime_ms.saturating_sub(put.taken_ms) as i64;
+        taken.boottime_ms = put.taken_ms;
+        Record {
+            v: crate::protocol::VERSION,
+            node: self.config.node.clone(),
+            id: SnapshotId { store: self.counters.store, seq },
+            camera: put.camera.clone(),
+            slots: put.slots.clone(),
+            taken,
+            width: put.width,
+            height: put.height,
+            source: put.source.to_owned(),
+            flags: put.flags.clone(),
+            mask: 0,
+            config: self.config.version.clone(),
+            sha256: String::new(),
+            rev: 0,
+        }
+    }
+
+    fn note_boot(&mut self, now: &Reading, change: &mut Change) {
+        if let Some(row) = self.boots.get_mut(&self.boot) {
+            row.see(now);
+            // Rides along with others only: an idle agent writes nothing.
+            if !change.is_empty() {
+                if self.boot_written.as_ref().is_none_or(|written| row.says_more_than(written)) {
+                    self.boot_written = Some(row.clone());
+                    change.boot = Some((self.boot, row.clone()));
+                }
+                change.trusted_ms = now.quality.trusted().then_some(now.wall_ms);
+            }
+        }
+    }
+
+    /// Says once that the store is full, and once that it is not any more.
+    fn say_full(&mut self, why: Option<&str>) {
+        match why {
+            Some(why) if !self.full_said => {
+                tracing::error!(
+                    why,
+                    "the store is full: no pictures are taken until there is room; connect the hub, raise keep.bytes or make room"
+                );
+                self.full_said = true;
+            }
+            None if self.full_said => {
+                tracing::info!("the store has room again");
+                self.full_said = false;
+            }
+            _ => {}
+        }
+    }
+}
