@@ -1,0 +1,134 @@
+//! The agent's side of the hub contract: one task, one MQTT v5 connection, the store as its queue.
+//!
+//! `context` is what comes in, `link` the connection, `tls` the certificates, `words` the small messages, `jobs` the work
+//! with the store, `session` the life of one connection; what goes out next is decided by [`crate::outbox`]. Here is the
+//! life above connections: connect, wait, connect again.
+//!
+//! Waits between attempts are random between nothing and a limit that doubles up to a minute (full jitter): a thousand nodes
+//! that lost one broker do not come back at the same instant. A lasting fault is logged when it starts, when its kind changes
+//! and when it ends.
+
+mod context;
+mod jobs;
+mod link;
+mod session;
+mod tls;
+mod words;
+
+pub use context::Context;
+
+use crate::model::Session;
+use crate::protocol::{NodeState, Topic};
+use crate::store::random_u64;
+use link::{Link, LinkError, Opening};
+use session::{End, Memory, stopped};
+use std::{sync::OnceLock, time::Duration};
+use tokio::sync::watch;
+
+/// First and longest limit of the wait between two attempts.
+const BACKOFF_MS: u64 = 1_000;
+const BACKOFF_MAX_MS: u64 = 60_000;
+/// A connection that lasted this long was a good one, even if the hub was away.
+const GOOD_CONNECTION_MS: u64 = 60_000;
+/// An ordered stop tells the hub within this time, or goes without a word.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until `shutdown` becomes true. Whatever is not acknowledged by the hub stays in the store.
+pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
+    let mut memory = Memory::default();
+    let mut failures = 0;
+    let mut trouble: Option<LinkError> = None;
+    loop {
+        context.status.edit(|now| now.uplink.state = "connecting".into());
+        let began_ms = context.clock.boottime_ms();
+        memory.hub_acknowledged = false;
+        let connected = tokio::select! {
+            connected = connect(&context) => connected,
+            () = stopped(&mut shutdown) => break,
+        };
+        let error = match connected {
+            Err(error) => error,
+            Ok((link, granted, session)) => {
+                let session = session::Life::new(&context, &mut memory, link, granted, session);
+                match session.run(&mut shutdown, &mut trouble).await {
+                    End::Stopped(link) => {
+                        let _ = tokio::time::timeout(STOP_TIMEOUT, link.goodbye()).await;
+                        break;
+                    }
+                    End::Lost(error) => error,
+                }
+            }
+        };
+        if trouble.as_ref().is_none_or(|known| known.code != error.code) {
+            tracing::warn!(code = error.code, "no link to the hub: {error}");
+        } else {
+            tracing::debug!(code = error.code, "no link to the hub: {error}");
+        }
+        context.status.edit(|now| {
+            now.uplink.state = "connecting".into();
+            now.uplink.session = None;
+            now.uplink.error = Some(error.text.clone());
+        });
+        trouble = Some(error);
+        if memory.hub_acknowledged || context.clock.boottime_ms().saturating_sub(began_ms) >= GOOD_CONNECTION_MS {
+            failures = 0;
+        }
+        let wait = Duration::from_millis(backoff_ms(failures, random_u64()));
+        failures += 1;
+        if tokio::time::timeout(wait, stopped(&mut shutdown)).await.is_ok() {
+            break;
+        }
+    }
+    context.status.edit(|now| {
+        now.uplink.state = "off".into();
+        now.uplink.session = None;
+    });
+}
+
+async fn connect(context: &Context) -> Result<(Link, link::Granted, Session), LinkError> {
+    let session = Session(random_u64());
+    let tls = match &context.hub.tls {
+        None => None,
+        Some(files) => {
+            let judged_at = tls::JudgedAt::from_clock(context.clock.read(), context.last_trusted_ms);
+            context.status.edit(|now| now.uplink.tls_clock = Some(judged_at.word().into()));
+            Some(tls::client_config(files, judged_at).map_err(|e| LinkError::new("tls_files", e.to_string()))?)
+        }
+    };
+    let opening = Opening {
+        client_id: client_id(context),
+        will_topic: Topic::State.of(&context.node),
+        will: words::state(NodeState::Offline, session, None),
+        tls,
+    };
+    let (link, granted) = Link::open(&context.hub, opening, context.clock.clone()).await?;
+    Ok((link, granted, session))
+}
+
+/// The same for all connections of this process: the broker ends a connection it has not yet noticed to be dead. Two boards
+/// with one name do not throw each other out, and can be told apart.
+fn client_id(context: &Context) -> String {
+    static OF_PROCESS: OnceLock<u32> = OnceLock::new();
+    format!("{}-{:08x}", context.node, OF_PROCESS.get_or_init(|| random_u64() as u32))
+}
+
+/// Full jitter: uniform between 0 and the limit, which doubles with each failure in a row.
+fn backoff_ms(failures: u32, random: u64) -> u64 {
+    let limit = BACKOFF_MS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX_MS);
+    random % (limit + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_between_attempts_are_random_and_never_over_a_minute() {
+        for (failures, limit) in [(0, 1_000), (1, 2_000), (5, 32_000), (6, 60_000), (7, 60_000), (u32::MAX, 60_000)] {
+            let waits: Vec<u64> = (0..4_000).map(|_| backoff_ms(failures, random_u64())).collect();
+            assert!(waits.iter().all(|wait| *wait <= limit));
+            let mean = waits.iter().sum::<u64>() / 4_000;
+            assert!((limit * 45 / 100..limit * 55 / 100).contains(&mean), "mean {mean} ms of {limit} ms");
+        }
+    }
+}
