@@ -62,7 +62,11 @@
 //! | a command | `cli.rs`, `api.rs` |
 //! | the hub's page | `hub/page.rs` |
 
+pub mod agent;
+pub mod api;
+pub mod camera;
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;

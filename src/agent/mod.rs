@@ -1,0 +1,611 @@
+//! The agent: builds the parts from settings, turns the wheel, and stops in order.
+//!
+//! One task owns wheel, planners and cameras. It sleeps until the next deadline (one timerfd), a signal, a command or a
+//! storage fault, and does nothing in between. The store may be missing (a disk that fails at start): then the agent is up
+//! without cameras, tells the hub so, and tries again.
+
+mod past;
+mod plans;
+
+pub use plans::{grid_of, next_slots};
+
+use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
+use crate::clock::{BootTimer, Clock, Deadline, SystemClock, boot_id};
+use crate::config::{self, Loaded, Origin, settings, settings::Settings};
+use crate::error::{Chain, Exit};
+use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
+use crate::schedule::{Due, Memory, Planner};
+use crate::status::{ConfigOrigin, Status};
+use crate::store::{Configure, OpenError, Past, Place, Rules, Store};
+use crate::uplink;
+use crate::wheel::{TimerId, Wheel};
+use past::{Account, slot_run, why_off};
+use plans::keep_open;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+/// First and longest wait before a store that could not be opened is tried again.
+const STORE_RETRY_MIN_MS: u64 = 10_000;
+const STORE_RETRY_MAX_MS: u64 = 300_000;
+/// A queue whose check is overdue is looked at again after this: its thread is about to take the slot.
+const CHECK_AGAIN_MS: u64 = 500;
+/// How often an untrusted clock is looked at.
+const CLOCK_LOOK_MS: u64 = 10_000;
+/// Left in the runtime directory (which a reboot clears) when the store failed while running.
+const FAULT_NOTE: &str = "storage-fault";
+
+/// What the face (socket, command line) may use of a running agent.
+#[derive(Clone)]
+pub struct Handle {
+    pub status: Status,
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// `None` while the store cannot be used.
+    pub store: watch::Receiver<Option<Store>>,
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// Asked of the agent from outside.
+pub enum Command {
+    Snap { camera: CameraId, answer: oneshot::Sender<SnapAnswer> },
+}
+
+enum Timer {
+    Slot {
+        schedule: ScheduleId,
+        due: Due,
+    },
+    Check {
+        camera: CameraId,
+    },
+    OpenStore,
+    /// The clock is not trusted yet: look again.
+    Clock,
+}
+
+struct Plan {
+    settings: settings::Schedule,
+    planner: Planner,
+    timer: Option<TimerId>,
+}
+
+pub struct Agent {
+    config_file: PathBuf,
+    settings: Arc<Settings>,
+    settings_out: watch::Sender<Arc<Settings>>,
+    store: Option<Store>,
+    store_out: watch::Sender<Option<Store>>,
+    status: Status,
+    clock: Arc<dyn Clock>,
+    wheel: Box<Wheel<Timer, WHEEL_CAPACITY>>,
+    timer: BootTimer,
+    plans: BTreeMap<ScheduleId, Plan>,
+    cameras: BTreeMap<CameraId, (Camera, bool)>,
+    permits: Arc<Permits>,
+    boot: BootNo,
+    started_ms: u64,
+    retry_ms: u64,
+    /// Text of the file that runs, until the data directory is there to keep it.
+    to_keep: Option<String>,
+    uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
+    last_trusted_ms: i64,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Agent {
+    /// Builds the agent; nothing runs yet. Needs a tokio runtime. A present file's text is kept for bad days.
+    pub fn new(config_file: &Path, settings: Settings, origin: Origin) -> std::io::Result<(Self, Handle)> {
+        let (origin, to_keep) = match origin {
+            Origin::Present { text } => (ConfigOrigin::File, Some(text)),
+            Origin::Kept { errors } => (ConfigOrigin::Kept { error: errors.to_string() }, None),
+        };
+        let settings = Arc::new(settings);
+        let (settings_out, settings_in) = watch::channel(settings.clone());
+        let (store_out, store_in) = watch::channel(None);
+        let (commands_out, commands) = mpsc::channel(16);
+        let status = Status::default();
+        status.edit(|now| now.config = origin);
+        let handle = Handle { status: status.clone(), settings: settings_in, store: store_in, commands: commands_out };
+        let clock = Arc::new(SystemClock);
+        let agent = Self {
+            config_file: config_file.to_owned(),
+            started_ms: clock.boottime_ms(),
+            settings,
+            settings_out,
+            store: None,
+            store_out,
+            status,
+            clock,
+            wheel: Wheel::boxed(),
+            timer: BootTimer::new()?,
+            plans: BTreeMap::new(),
+            cameras: BTreeMap::new(),
+            permits: Arc::new(Permits::for_this_board()),
+            boot: 0,
+            retry_ms: STORE_RETRY_MIN_MS,
+            to_keep,
+            uplink: None,
+            last_trusted_ms: 0,
+            commands,
+        };
+        Ok((agent, handle))
+    }
+
+    /// Runs until a signal ends it or the store fails. `ready` is called once the data directory is ours (or cannot be
+    /// used).
+    pub async fn run(mut self, ready: impl FnOnce()) -> Exit {
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+            tracing::error!("the system refuses to deliver signals");
+            return Exit::Failed;
+        };
+        if let Err(OpenError::Locked { .. }) = self.open_store().await {
+            return Exit::Failed;
+        }
+        self.start_uplink();
+        ready();
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            if let Err(e) = self.timer.set(self.wheel.next_deadline()) {
+                tracing::error!(error = %e, "the timer cannot be set");
+                return Exit::Failed;
+            }
+            tokio::select! {
+                fired = self.timer.fired() => {
+                    if let Err(e) = fired {
+                        tracing::error!(error = %e, "the timer cannot be read");
+                        return Exit::Failed;
+                    }
+                    self.turn().await;
+                }
+                Some(command) = self.commands.recv() => self.command(command),
+                () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
+                _ = hangup.recv() => self.reload().await,
+                _ = terminate.recv() => return self.stop("SIGTERM").await,
+                _ = interrupt.recv() => return self.stop("SIGINT").await,
+            }
+        }
+    }
+
+    /// Fires what is due.
+    async fn turn(&mut self) {
+        let now_ms = self.clock.boottime_ms();
+        let mut fired = Vec::new();
+        self.wheel.advance(now_ms, &mut |_, _, timer| fired.push(timer));
+        // Slots that fall due together reach their camera together: one capture serves them.
+        let mut due: BTreeMap<CameraId, Vec<(Slot, u64)>> = BTreeMap::new();
+        for timer in fired {
+            match timer {
+                Timer::Slot { schedule, due: slot } => self.slot(&schedule, slot, &mut due),
+                Timer::Check { camera } => self.check(&camera),
+                Timer::OpenStore => {
+                    let _ = self.open_store().await;
+                }
+                Timer::Clock => self.look_at_clock(),
+            }
+        }
+        for (camera, slots) in due {
+            if let Some((running, _)) = self.cameras.get(&camera) {
+                let (settled, check) = running.offer(slots);
+                self.settle(&camera, settled);
+                self.arm_check(&camera, check);
+            } else {
+                let failure =
+                    Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads");
+                self.settle(&camera, slots.into_iter().map(|(slot, _)| (slot, Outcome::Failed { reason: failure.clone() })).collect());
+                self.start_cameras();
+            }
+        }
+    }
+
+    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<(Slot, u64)>>) {
+        let Some(plan) = self.plans.get_mut(schedule) else { return };
+        // A timer of a plan that was replaced meanwhile.
+        if !plan.planner.fired(due) {
+            return;
+        }
+        let slot = Slot { schedule: schedule.clone(), boot: self.boot, due_ms: due.due_ms, plan_ms: due.plan_ms };
+        if let (Some(store), Some(memory)) = (&self.store, plan.planner.memory().and_then(|m| postcard::to_stdvec(&m).ok())) {
+            store.fired(slot.clone(), memory);
+        }
+        offers.entry(plan.settings.camera.clone()).or_default().push((slot, plan.settings.every_ms));
+        self.plan_next(schedule, Outcome::Missed { reason: Missed::Asleep });
+    }
+
+    /// Asks the planner for the next slot and sets its timer. Slots that passed unplanned get `passed` as their outcome.
+    fn plan_next(&mut self, schedule: &ScheduleId, passed: Outcome) {
+        let now = self.clock.read();
+        let Some(plan) = self.plans.get_mut(schedule) else { return };
+        let next = plan.planner.next(&now);
+        if let (Some(run), Some(store)) = (next.skipped, &self.store) {
+            store.run_without(slot_run(schedule, self.boot, run), passed);
+        }
+        if let Some(old) = plan.timer.take() {
+            self.wheel.cancel(old);
+        }
+        match self.wheel.insert(next.due.due_ms, Timer::Slot { schedule: schedule.clone(), due: next.due }) {
+            Ok(timer) => plan.timer = Some(timer),
+            // Cannot happen within the limits that the configuration enforces.
+            Err(_) => tracing::error!(%schedule, "no timer is left for this schedule"),
+        }
+    }
+
+    /// As soon as the clock is trusted every schedule bound to it moves to its UTC grid: a daily slot must not wait for the
+    /// one that was planned from boot.
+    fn look_at_clock(&mut self) {
+        let now = self.clock.read();
+        if !now.quality.trusted() {
+            let _ = self.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
+            return;
+        }
+        tracing::info!(quality = ?now.quality, "the clock is trusted");
+        let schedules: Vec<_> = self.plans.keys().cloned().collect();
+        for schedule in schedules {
+            self.plan_next(&schedule, Outcome::Missed { reason: Missed::Asleep });
+        }
+    }
+
+    fn check(&mut self, camera: &CameraId) {
+        let now_ms = self.clock.boottime_ms();
+        let Some((running, armed)) = self.cameras.get_mut(camera) else { return };
+        *armed = false;
+        let (settled, next) = running.check(now_ms);
+        self.settle(camera, settled);
+        self.arm_check(camera, next.map(|at| at.max(now_ms + CHECK_AGAIN_MS)));
+    }
+
+    fn arm_check(&mut self, camera: &CameraId, at: Option<u64>) {
+        if let (Some(at), Some((_, armed))) = (at, self.cameras.get_mut(camera))
+            && !*armed
+        {
+            *armed = self.wheel.insert(at, Timer::Check { camera: camera.clone() }).is_ok();
+        }
+    }
+
+    /// Slots that ended without their camera's thread.
+    fn settle(&self, camera: &CameraId, settled: Settled) {
+        for (slot, outcome) in settled {
+            // A thread that hangs cannot say so itself.
+            if let Outcome::Failed { reason } = &outcome {
+                camera::failing(&self.status, camera, reason);
+            }
+            if let Some(store) = &self.store {
+                store.outcome(slot, outcome);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let Command::Snap { camera, answer } = command;
+        match self.cameras.get(&camera) {
+            Some((running, _)) => {
+                running.snap(answer);
+                let now_ms = self.clock.boottime_ms();
+                let hung_after = running.settings.timeout.as_millis() as u64 * 3;
+                self.arm_check(&camera, Some(now_ms + hung_after));
+            }
+            None => {
+                let failure = match (&self.store, self.settings.cameras.iter().any(|c| c.id == camera)) {
+                    (None, true) => Failure::new("storage", "the store cannot be used, so no camera runs; see `shutterd status`"),
+                    _ => Failure::new("unknown_camera", format!("there is no camera {camera}; see `shutterd cameras`")),
+                };
+                let _ = answer.send(Err(failure));
+            }
+        }
+    }
+
+    /// Opens the store, and then cameras and schedules. On failure says so, tells the hub, and tries again later.
+    async fn open_store(&mut self) -> Result<(), OpenError> {
+        let opened = boot_id()
+            .map_err(|source| OpenError::Io { dir: self.settings.store.dir.clone(), source, hint: "/proc must be mounted" })
+            .and_then(|boot| Store::open(&self.place(), self.configure(), self.clock.clone(), &boot));
+        match opened {
+            Ok((store, past)) => {
+                let waited = self.status.read().fault.is_some();
+                if waited {
+                    tracing::info!("the store can be used again");
+                }
+                self.status.edit(|now| now.fault = None);
+                self.retry_ms = STORE_RETRY_MIN_MS;
+                self.keep_configuration();
+                self.boot = past.boot;
+                self.last_trusted_ms = past.last_trusted_ms;
+                self.store = Some(store.clone());
+                self.account_for_the_past(&store, past, waited);
+                if let Err(e) = store.flush().await {
+                    tracing::error!(error = %e, "the store failed at once");
+                }
+                self.start_cameras();
+                if !self.clock.read().quality.trusted() {
+                    self.look_at_clock();
+                }
+                self.store_out.send_replace(Some(store));
+                Ok(())
+            }
+            // At the first start: two agents want one directory, and this one is too many.
+            Err(e @ OpenError::Locked { .. }) if self.status.read().fault.is_none() => {
+                tracing::error!("{e}");
+                Err(e)
+            }
+            Err(e) => {
+                if self.status.read().fault.as_deref() != Some(&e.to_string()) {
+                    tracing::error!("{}; no pictures until this is mended, trying again", Chain(&e));
+                }
+                self.status.edit(|now| now.fault = Some(e.to_string()));
+                let at = self.clock.boottime_ms() + self.retry_ms;
+                self.retry_ms = (self.retry_ms * 2).min(STORE_RETRY_MAX_MS);
+                let _ = self.wheel.insert(at, Timer::OpenStore);
+                Err(e)
+            }
+        }
+    }
+
+    fn keep_configuration(&mut self) {
+        if let Some(text) = self.to_keep.take()
+            && let Err(e) = config::kept::accept(&text, &self.settings.store.dir)
+        {
+            tracing::warn!(error = %e, "the configuration cannot be kept for bad days");
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { dir: self.settings.store.dir.clone(), board: config::board_serial().unwrap_or_default(), hub: self.settings.hub.is_some() }
+    }
+
+    fn configure(&self) -> Configure {
+        let (hub, drop_oldest) = (self.settings.hub.is_some(), self.settings.store.when_full == settings::WhenFull::DropOldest);
+        let keep = Rules {
+            age_ms: self.settings.keep.age.map(|d| d.as_millis() as u64),
+            bytes: self.settings.keep.bytes,
+            drop_oldest: drop_oldest || !hub,
+            on_full_disk: drop_oldest || hub,
+        };
+        Configure { node: self.settings.node.clone(), hub, version: self.settings.version.clone(), keep }
+    }
+
+    /// Gives every slot between the last settled one and now its outcome, then plans.
+    fn account_for_the_past(&mut self, store: &Store, past: Past, waited: bool) {
+        let now = self.clock.read();
+        let note = self.settings.store.runtime_dir.join(FAULT_NOTE);
+        let storage_failed_at_ms = waited.then_some(self.started_ms);
+        let account = Account { store, boot: past.boot, before: why_off(&past, note.exists()), storage_failed_at_ms, now };
+        let _ = std::fs::remove_file(note);
+        let mut memories = past.cursors;
+        let configured = self.settings.clone();
+        for settings in configured.schedules.iter().filter(|s| s.enabled) {
+            let memory: Option<Memory> = memories.remove(&settings.id).and_then(|m| postcard::from_bytes(&m).ok());
+            if let Some(memory) = &memory {
+                account.off(&settings.id, memory, Some(&grid_of(&configured, settings)));
+            } else if past.rebuilt {
+                account.lost(&settings.id);
+            }
+            let memory = memory
+                .map(|m| Memory { settled_ms: if m.boot == past.boot { m.settled_ms.max(now.boottime_ms) } else { m.settled_ms }, ..m });
+            self.begin_plan(store, settings.clone(), memory);
+        }
+        // Schedules that are no more: their slots until now were planned, later ones do not exist.
+        for (schedule, memory) in memories {
+            if let Ok(memory) = postcard::from_bytes::<Memory>(&memory) {
+                account.off(&schedule, &memory, None);
+            }
+            store.cursor(schedule, None);
+        }
+    }
+
+    fn begin_plan(&mut self, store: &Store, settings: settings::Schedule, memory: Option<Memory>) {
+        let (id, grid) = (settings.id.clone(), grid_of(&self.settings, &settings));
+        self.plans.insert(id.clone(), Plan { settings, planner: Planner::new(grid, self.boot, memory), timer: None });
+        self.plan_next(&id, Outcome::Off { reason: Off::Stop });
+        let memory = self.plans.get(&id).and_then(|p| p.planner.memory());
+        store.cursor(id, memory.and_then(|m| postcard::to_stdvec(&m).ok()));
+    }
+
+    fn surroundings(&self) -> Option<Surroundings> {
+        Some(Surroundings {
+            store: self.store.clone()?,
+            status: self.status.clone(),
+            permits: self.permits.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            runtime_dir: self.settings.store.runtime_dir.clone(),
+        })
+    }
+
+    fn start_cameras(&mut self) {
+        camera::clean_notes(&self.settings.store.runtime_dir, &self.settings.cameras);
+        let Some(around) = self.surroundings() else { return };
+        for settings in &self.settings.cameras {
+            if self.cameras.contains_key(&settings.id) {
+                continue;
+            }
+            match Camera::start(settings.clone(), keep_open(&self.settings, &settings.id), around.clone()) {
+                Ok(camera) => {
+                    self.cameras.insert(settings.id.clone(), (camera, false));
+                    self.status.edit(|now| {
+                        now.cameras.entry(settings.id.clone()).or_insert_with(camera::unknown);
+                    });
+                }
+                Err(e) => tracing::error!(camera = %settings.id, error = %e, "the camera's thread cannot be started"),
+            }
+        }
+    }
+
+    fn start_uplink(&mut self) {
+        let Some(hub) = self.settings.hub.clone() else {
+            self.status.edit(|now| now.uplink.state = "off".into());
+            return;
+        };
+        let (stop, shutdown) = watch::channel(false);
+        let context = uplink::Context {
+            node: self.settings.node.clone(),
+            hub,
+            cameras: self.settings.cameras.iter().map(|c| c.id.clone()).collect(),
+            schedules: self.settings.schedules.iter().map(|s| s.id.clone()).collect(),
+            store: self.store_out.subscribe(),
+            status: self.status.clone(),
+            clock: self.clock.clone(),
+            last_trusted_ms: self.last_trusted_ms,
+        };
+        self.uplink = Some((tokio::spawn(uplink::run(context, shutdown)), stop));
+    }
+
+    async fn stop_uplink(&mut self) {
+        if let Some((task, stop)) = self.uplink.take() {
+            let _ = stop.send(true);
+            let _ = task.await;
+        }
+    }
+
+    /// Checks the file; a good one takes the place of the running one, a bad one changes nothing.
+    async fn reload(&mut self) {
+        let file = self.config_file.clone();
+        let (mut new, text) = match config::load_or_kept(&file, None) {
+            Ok(Loaded { settings, warnings, origin: Origin::Present { text } }) => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                (settings, text)
+            }
+            Ok(Loaded { origin: Origin::Kept { errors }, .. }) | Err(errors) => {
+                tracing::error!("the new configuration is not used, the running one stays:\n{errors}");
+                self.status.edit(|now| now.config = ConfigOrigin::Kept { error: errors.to_string() });
+                return;
+            }
+        };
+        if (&new.store.dir, &new.store.runtime_dir) != (&self.settings.store.dir, &self.settings.store.runtime_dir) {
+            tracing::warn!("store.dir and store.runtime_dir take effect at the next start");
+            new.store.dir.clone_from(&self.settings.store.dir);
+            new.store.runtime_dir.clone_from(&self.settings.store.runtime_dir);
+        }
+        self.to_keep = Some(text);
+        if self.store.is_some() {
+            self.keep_configuration();
+        }
+        let old = std::mem::replace(&mut self.settings, Arc::new(new));
+        self.settings_out.send_replace(self.settings.clone());
+        self.status.edit(|now| now.config = ConfigOrigin::File);
+        if let Some(store) = self.store.clone() {
+            store.configure(self.configure());
+            self.swap_cameras(&old, &store);
+            self.swap_schedules(&store);
+            self.start_cameras();
+        }
+        let told = |s: &Settings| (s.node.clone(), s.hub.clone(), s.cameras.clone(), s.schedules.clone());
+        if told(&old) != told(&self.settings) {
+            self.stop_uplink().await;
+            self.start_uplink();
+        }
+        tracing::info!(version = self.settings.version, "the new configuration is in force");
+    }
+
+    /// Ends cameras that are gone or changed; they finish in the background.
+    fn swap_cameras(&mut self, old: &Settings, store: &Store) {
+        let stays = |id: &CameraId| {
+            let same = |s: &Settings| s.cameras.iter().find(|c| c.id == *id).cloned().map(|c| (c, keep_open(s, id)));
+            same(old).is_some() && same(old) == same(&self.settings)
+        };
+        let gone: Vec<_> = self.cameras.keys().filter(|id| !stays(id)).cloned().collect();
+        for id in gone {
+            let Some((mut camera, _)) = self.cameras.remove(&id) else { continue };
+            let off = Outcome::Off { reason: Off::Stop };
+            for slot in camera.ask_to_stop() {
+                store.outcome(slot, off.clone());
+            }
+            let store = store.clone();
+            let joined = std::thread::Builder::new().name("cam-end".into()).spawn(move || {
+                for slot in camera.join_until(Deadline::after(camera::STOP_WAIT)) {
+                    store.outcome(slot, Outcome::Off { reason: Off::Stop });
+                }
+            });
+            if let Err(e) = joined {
+                tracing::error!(camera = %id, error = %e, "the camera's end cannot be waited for");
+            }
+            self.status.edit(|now| {
+                now.cameras.remove(&id);
+            });
+        }
+    }
+
+    fn swap_schedules(&mut self, store: &Store) {
+        let wanted: Vec<_> = self.settings.schedules.iter().filter(|s| s.enabled).cloned().collect();
+        let gone: Vec<_> = self.plans.keys().filter(|id| wanted.iter().all(|w| w.id != **id)).cloned().collect();
+        for id in gone {
+            if let Some(timer) = self.plans.remove(&id).and_then(|plan| plan.timer) {
+                self.wheel.cancel(timer);
+            }
+            store.cursor(id, None);
+        }
+        for new in wanted {
+            let same = self.plans.get(&new.id).is_some_and(|p| p.settings == new && *p.planner.grid() == grid_of(&self.settings, &new));
+            if !same {
+                let old = self.plans.remove(&new.id);
+                if let Some(timer) = old.as_ref().and_then(|plan| plan.timer) {
+                    self.wheel.cancel(timer);
+                }
+                self.begin_plan(store, new, old.and_then(|plan| plan.planner.memory()));
+            }
+        }
+    }
+
+    async fn stop(mut self, why: &str) -> Exit {
+        tracing::info!(why, "stopping");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.plans.clear();
+        let deadline = Deadline::after(camera::STOP_WAIT);
+        let cameras = std::mem::take(&mut self.cameras);
+        let mut off = Vec::new();
+        for (camera, _) in cameras.values() {
+            off.extend(camera.ask_to_stop());
+        }
+        // The threads may need the runtime for their last steps, so the wait happens beside it.
+        let joined = tokio::task::spawn_blocking(move || {
+            cameras.into_values().flat_map(|(mut camera, _)| camera.join_until(deadline)).collect::<Vec<_>>()
+        });
+        off.extend(joined.await.unwrap_or_default());
+        // A camera left behind in its driver has not taken the process down.
+        camera::clean_notes(&self.settings.store.runtime_dir, &[]);
+        if let Some(store) = &self.store {
+            off.into_iter().for_each(|slot| store.outcome(slot, Outcome::Off { reason: Off::Stop }));
+        }
+        self.stop_uplink().await;
+        match self.store.take() {
+            Some(store) => match store.stop().await {
+                Ok(()) => Exit::Ok,
+                Err(e) => {
+                    tracing::error!(error = %e, "the stop could not be written");
+                    Exit::Storage
+                }
+            },
+            None => Exit::Ok,
+        }
+    }
+
+    /// Nothing more may be acknowledged: tells the hub, and leaves.
+    async fn end_with_fault(mut self) -> Exit {
+        let _ = std::fs::write(self.settings.store.runtime_dir.join(FAULT_NOTE), b"");
+        // The captures under way end with the process, and not through any fault of theirs.
+        camera::clean_notes(&self.settings.store.runtime_dir, &[]);
+        let fault = self.store.as_ref().and_then(|s| s.fault().borrow().clone());
+        self.status.edit(|now| now.fault = fault);
+        self.store_out.send_replace(None);
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.stop_uplink()).await;
+        Exit::Storage
+    }
+}
+
+async fn store_fault(store: Option<&Store>) {
+    match store {
+        Some(store) => {
+            // An error means that the writer is gone, which is a fault too.
+            let _ = store.fault().wait_for(Option::is_some).await;
+        }
+        None => std::future::pending().await,
+    }
+}

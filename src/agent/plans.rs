@@ -1,0 +1,37 @@
+//! What the settings mean for planner and cameras.
+
+use crate::camera::KEEP_OPEN_BELOW_MS;
+use crate::clock::Reading;
+use crate::config::settings::{self, Settings};
+use crate::model::CameraId;
+use crate::schedule::{self, Due, Grid, Planner};
+
+/// The grid of a schedule; its phase is a hash of node and schedule unless somebody chose one.
+pub fn grid_of(settings: &Settings, schedule: &settings::Schedule) -> Grid {
+    let period_ms = schedule.every_ms;
+    let phase_ms = schedule.phase_ms.unwrap_or_else(|| schedule::default_phase_ms(&settings.node, &schedule.id, period_ms));
+    let align = match schedule.align {
+        settings::Align::Clock => schedule::Align::Clock,
+        settings::Align::Boot => schedule::Align::Boot,
+    };
+    Grid { period_ms, phase_ms, align }
+}
+
+/// Whether a camera's pictures come so often that its session stays open.
+pub fn keep_open(settings: &Settings, camera: &CameraId) -> bool {
+    settings.schedules.iter().any(|s| s.enabled && s.camera == *camera && s.every_ms < KEEP_OPEN_BELOW_MS)
+}
+
+/// The next three slots of a schedule, for `shutterd check`.
+pub fn next_slots(settings: &Settings, schedule: &settings::Schedule, now: &Reading) -> Vec<Due> {
+    let mut planner = Planner::new(grid_of(settings, schedule), 1, None);
+    let (mut now, mut found) = (*now, Vec::new());
+    for _ in 0..3 {
+        let due = planner.next(&now).due;
+        let _ = planner.fired(due);
+        let passed = due.due_ms - now.boottime_ms;
+        now = Reading { boottime_ms: due.due_ms, wall_ms: now.wall_ms + passed as i64, ..now };
+        found.push(due);
+    }
+    found
+}

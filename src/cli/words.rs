@@ -1,0 +1,179 @@
+//! Answers in words, and times as people write them.
+
+use super::trouble::Trouble;
+use crate::api::{ExplainAnswer, ListAnswer, Row, StatusAnswer};
+use crate::capture::v4l2;
+use crate::clock::{Clock, SystemClock};
+use crate::model::Stamp;
+use crate::store::SnapState;
+use chrono::{DateTime, Local, NaiveDateTime, NaiveTime, TimeZone};
+use serde::Serialize;
+use std::{fmt::Write as _, io::Write as _};
+
+/// A line on standard output; a reader that went away is no error.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+pub fn print<T: Serialize>(value: &T, json: bool, words: impl FnOnce(&T) -> String) -> Result<(), Trouble> {
+    let text = if json { serde_json::to_string_pretty(value).map_err(Trouble::failed)? } else { words(value) };
+    say(text.trim_end());
+    Ok(())
+}
+
+/// A wall-clock instant in the local zone, such as `2026-11-22 12:05:00 +01:00`.
+pub fn local(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms)
+        .map_or_else(|| format!("{ms} ms"), |utc| utc.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S %:z").to_string())
+}
+
+/// A size to read at a glance, such as `1.4 GB`.
+fn about(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// When a picture was taken; without a trusted clock, when that clock said, marked, and the seconds since boot.
+fn taken_in_words(time_ms: Option<i64>, taken: &Stamp) -> String {
+    match time_ms {
+        Some(ms) => local(ms),
+        None => format!("≈ {} (boot {} + {} s)", local(taken.wall_ms), taken.boot, taken.boottime_ms / 1000),
+    }
+}
+
+pub fn list_in_words(list: &ListAnswer) -> String {
+    let mut out = String::new();
+    for Row { id, camera, slots, taken, time_ms, bytes, state, .. } in &list.snapshots {
+        let state = match state {
+            SnapState::Pending => "waits for the hub",
+            SnapState::Acknowledged => "safe",
+            SnapState::Corrupt => "damaged",
+        };
+        let why = if slots.is_empty() {
+            "on command".to_owned()
+        } else {
+            slots.iter().map(|s| s.schedule.as_str()).collect::<Vec<_>>().join(",")
+        };
+        let _ = writeln!(out, "{id:<24} {camera:<12} {:<44} {:>9}  {why:<16} {state}", taken_in_words(*time_ms, taken), about(*bytes));
+    }
+    match (&list.next, list.snapshots.is_empty()) {
+        (Some(next), _) => _ = writeln!(out, "more with --before {next}"),
+        (None, true) => out.push_str("no pictures\n"),
+        (None, false) => {}
+    }
+    out
+}
+
+pub fn status_in_words(s: &StatusAnswer) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "node     {} (shutterd {})", s.node, s.version);
+    match &s.config_error {
+        Some(error) => _ = writeln!(out, "config   the last accepted one, because the present file is bad:\n{error}"),
+        None => _ = writeln!(out, "config   the present file"),
+    }
+    let quality = serde_json::to_string(&s.clock).unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "clock    {} ({}{})",
+        local(s.wall_ms),
+        quality.trim_matches('"'),
+        if s.clock.trusted() { "" } else { ": not trusted" }
+    );
+    match &s.fault {
+        Some(fault) => _ = writeln!(out, "store    FAULT: {fault}"),
+        None => {
+            let _ = writeln!(
+                out,
+                "store    {} pictures, {}; {} wait for the hub ({})",
+                s.stored,
+                about(s.stored_bytes),
+                s.pending,
+                about(s.pending_bytes)
+            );
+        }
+    }
+    let u = &s.uplink;
+    let _ =
+        writeln!(out, "hub      {}; {} pictures acknowledged, {} packets sent ({})", u.state, u.acknowledged, u.sent, about(u.sent_bytes));
+    if let Some(error) = &u.error {
+        let _ = writeln!(out, "         {error}");
+    }
+    if u.clone_seen {
+        let _ = writeln!(out, "         ANOTHER AGENT USES THIS NODE'S NAME: a cloned card? Give each node its own [node] id");
+    }
+    for (id, camera) in &s.cameras {
+        let last = camera.last_good.map_or_else(
+            || "no picture yet".to_owned(),
+            |t| format!("last picture {}", taken_in_words(t.quality.trusted().then_some(t.wall_ms), &t)),
+        );
+        let state = serde_json::to_string(&camera.state).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "camera   {id}: {}, {last}; {} taken, {} failed since start",
+            state.trim_matches('"'),
+            camera.captured,
+            camera.failed
+        );
+        if let Some(error) = &camera.error {
+            let _ = writeln!(out, "         {} ({})", error.detail, error.code);
+        }
+    }
+    out
+}
+
+pub fn explain_in_words(e: &ExplainAnswer) -> String {
+    let Some(outcome) = &e.outcome else {
+        return format!("nothing is on record for {} near that time", e.schedule);
+    };
+    let at = e.time_ms.map(local).unwrap_or_default();
+    let mut out = format!("{at} {}: {outcome}", e.schedule);
+    if let Some(range) = &e.range {
+        let end = |i: &crate::protocol::Instant| i.wall_ms.map_or_else(|| format!("boot {} + {} s", i.boot, i.due_ms / 1000), local);
+        let count =
+            range.count.map_or_else(|| "an unknown number of slots".to_owned(), |n| format!("{n} slot{}", if n == 1 { "" } else { "s" }));
+        let _ = write!(out, " ({count} from {} to {})", end(&range.from), end(&range.to));
+    }
+    out
+}
+
+/// Milliseconds since 1970 of a time in the local zone, or with its own.
+pub fn parse_time(text: &str) -> Result<i64, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.timestamp_millis());
+    }
+    let spaced = text.replace('T', " ");
+    let day = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"].iter().find_map(|f| NaiveDateTime::parse_from_str(&spaced, f).ok());
+    let hour = || {
+        let time = ["%H:%M:%S", "%H:%M"].iter().find_map(|f| NaiveTime::parse_from_str(text, f).ok())?;
+        let today = DateTime::from_timestamp_millis(SystemClock.read().wall_ms)?.with_timezone(&Local).date_naive();
+        Some(today.and_time(time))
+    };
+    let naive = day.or_else(hour).ok_or("use 12:05, 2026-11-22 12:05 or 2026-11-22T12:05:00Z")?;
+    Local
+        .from_local_datetime(&naive)
+        .earliest()
+        .map(|t| t.timestamp_millis())
+        .ok_or_else(|| "that hour does not exist in the local zone".into())
+}
+
+pub fn device_in_words(device: &v4l2::DeviceInfo) -> String {
+    let mut out = format!("{}  {} ({}, {})", device.node.display(), device.card, device.driver, device.bus);
+    if let Some(error) = &device.error {
+        let _ = write!(out, "\n    cannot be asked: {error}");
+    } else if !device.captures {
+        out.push_str("\n    not a camera");
+    }
+    for link in &device.links {
+        let _ = write!(out, "\n    also {}", link.display());
+    }
+    for format in &device.formats {
+        let _ = write!(out, "\n    {} {}: {}", format.fourcc, format.description, format.sizes.join(" "));
+    }
+    out
+}
