@@ -70,6 +70,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 pub mod model;
 pub mod outbox;
