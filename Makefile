@@ -1,0 +1,118 @@
+# shutterd: build, run and test. `make run` and `make test` need nothing before them: they install what is missing.
+#
+# | target        | does                                                          | 2 cores, clean checkout |
+# |---------------|---------------------------------------------------------------|-------------------------|
+# | make run      | hub and agent on loopback, a picture every 5 s, until Ctrl-C  | 5 min to build, then at once |
+# | make test     | everything below up to `lint`                                 | about 20 min            |
+# |   build       |   library, both programs, all tests                           | 6 min                   |
+# |   test-unit   |   pure layers, store, planner: tables and properties          | 1 min                   |
+# |   test-system |   cameras, brokers, disks and faults; the main job end to end | 8 min                   |
+# |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
+# | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
+# | make check    | what a configuration file means: make check FILE=…            |                         |
+
+.PHONY: run test build test-unit test-system lint bench check setup setup-test clean
+.DEFAULT_GOAL := test
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+CARGO := cargo
+DEMO := $(CURDIR)/target/demo
+MQTT_PORT ?= 18830
+HTTP_PORT ?= 18080
+# For the parts of the tests that must go red: the same programs with switches to break them.
+BREAK_DIR := $(CURDIR)/target/break
+
+# Debian packages, and what each is for.
+BUILD_PACKAGES := gcc g++ make cmake libclang-dev ca-certificates
+ifeq ($(shell uname -m),x86_64)
+BUILD_PACKAGES += nasm
+endif
+TEST_PACKAGES := ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
+	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gstreamer1.0-plugins-ugly gstreamer1.0-libav
+
+BENCH_PACKAGES := mosquitto-clients binutils
+
+# $(call install,packages,what for): installs what is missing, says what and why.
+define install
+	missing=(); for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing+=($$p); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "installing $(2): $${missing[*]}"; \
+		sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $${missing[@]} >/dev/null; \
+	fi
+endef
+
+# The oldest compiler that builds this, from Cargo.toml.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+setup:
+	@command -v dpkg-query >/dev/null || { echo "this set-up is for Debian, Ubuntu and Raspberry Pi OS; elsewhere install: $(BUILD_PACKAGES) and rust $(MSRV)"; exit 1; }
+	@$(call install,$(BUILD_PACKAGES),what the build needs (C compiler for the JPEG library and the kernel's camera headers))
+	@new_enough() { command -v rustc >/dev/null && printf '%s\n' "$(MSRV)" "$$(rustc --version | cut -d' ' -f2)" | sort -CV; }; \
+	if ! new_enough || ! command -v cargo >/dev/null; then \
+		echo "rust $(MSRV) or newer is needed ($$(rustc --version 2>/dev/null || echo none) is here); trying Debian's rustc-web"; \
+		sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq; \
+		$$sudo apt-get install -y -qq --no-install-recommends rustc-web cargo-web >/dev/null || true; \
+		hash -r; \
+		new_enough || { echo "this system offers no rust $(MSRV): install it with rustup (https://rustup.rs), then run make again"; exit 1; }; \
+	fi
+
+setup-test: setup
+	@$(call install,$(TEST_PACKAGES),what the tests need (RTSP camera, broker, disks, tracing))
+
+build: setup-test
+	# Broken on purpose, for the controls; put aside before the real ones take their place.
+	$(CARGO) build --locked --features hub,break --bins
+	mkdir -p $(BREAK_DIR) && cp target/debug/shutterd target/debug/shutter-hub $(BREAK_DIR)/
+	$(CARGO) build --locked --features hub --bins --tests
+
+test-unit: build
+	$(CARGO) test --locked --features hub --lib
+
+test-system: build
+	SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2
+
+lint: setup-test
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "skipped: rustfmt is not installed"; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then $(CARGO) clippy --locked --features hub --all-targets -- -D warnings; else echo "skipped: clippy is not installed"; fi
+	# The agent's own build: none of the hub's dependencies.
+	$(CARGO) check --locked --bin shutterd
+
+test: test-unit test-system lint
+	@echo "everything passed"
+
+bench: setup-test
+	@$(call install,$(BENCH_PACKAGES),the peers of the benches)
+	$(CARGO) build --release --locked --features hub --bins
+	for b in benches/*.rs; do $(CARGO) bench --locked --features hub --bench "$$(basename "$$b" .rs)"; done
+
+check: setup
+	$(CARGO) run --quiet --locked --bin shutterd -- check $(FILE)
+
+# CAMERA=rtsp://user:password@host/path adds a real camera. The address goes into a file only you can read.
+run: setup
+	$(CARGO) build --locked --features hub --bins
+	@umask 077; mkdir -p $(DEMO); \
+	{ echo '[node]'; echo 'id = "demo"'; echo '[hub]'; echo 'url = "mqtt://127.0.0.1:$(MQTT_PORT)"'; \
+	  echo '[store]'; echo 'dir = "$(DEMO)/data"'; echo 'runtime_dir = "$(DEMO)/run"'; echo '[keep]'; echo 'bytes = "500 MB"'; \
+	  echo '[cameras.card]'; echo 'source = "pattern:"'; echo '[schedules.card-5s]'; echo 'camera = "card"'; echo 'every = "5s"'; \
+	  if [ -n "$${CAMERA:-}" ]; then printf '[cameras.camera]\nsource = "%s"\n[schedules.camera-5s]\ncamera = "camera"\nevery = "5s"\n' "$$CAMERA"; fi; \
+	} > $(DEMO)/shutterd.toml; \
+	target/debug/shutterd check $(DEMO)/shutterd.toml; \
+	mkfifo -m 600 $(DEMO)/ready.$$$$; \
+	target/debug/shutter-hub --data $(DEMO)/hub --mqtt 127.0.0.1:$(MQTT_PORT) --http 127.0.0.1:$(HTTP_PORT) > >(tee $(DEMO)/ready.$$$$) & hub=$$!; \
+	agent=; stop() { trap '' INT TERM; for p in $$agent $$hub; do kill -TERM $$p 2>/dev/null || true; wait $$p || true; done; echo "both stopped; the pictures are in $(DEMO)"; exit 0; }; \
+	trap stop INT TERM; \
+	exec 3< $(DEMO)/ready.$$$$; rm -f $(DEMO)/ready.$$$$; \
+	up=; while read -r line <&3; do case $$line in http*) up=1; break;; esac; done; \
+	[ -n "$$up" ] || { echo "the hub did not start (is port $(MQTT_PORT) or $(HTTP_PORT) taken? set MQTT_PORT, HTTP_PORT)"; wait $$hub; exit 1; }; \
+	cat <&3 >/dev/null & \
+	echo; echo "page: http://127.0.0.1:$(HTTP_PORT)/    (Ctrl-C stops both; each line below is a picture that is safe at the hub)"; \
+	target/debug/shutterd --config $(DEMO)/shutterd.toml run & agent=$$!; \
+	wait $$agent || true; stop
+
+clean:
+	$(CARGO) clean
