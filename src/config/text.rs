@@ -51,9 +51,11 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
         Some(hub) => say(hub_in_words(hub)),
         None => say("no hub: pictures stay on this board and are kept as if a hub had acknowledged them".to_owned()),
     }
-    let when_full = match settings.store.when_full {
-        WhenFull::Stop => "when full, no more pictures are taken",
-        WhenFull::DropOldest => "when full, the oldest go, even those the hub has not got",
+    let when_full = match (settings.store.when_full, &settings.hub) {
+        (WhenFull::Stop, None) => "when full, no more pictures are taken",
+        (WhenFull::Stop, Some(_)) => "when full, pictures that the hub has make room; without such, no more are taken",
+        (WhenFull::DropOldest, None) => "when full, the oldest go",
+        (WhenFull::DropOldest, Some(_)) => "when full, the oldest go, even those the hub has not got",
     };
     say(format!("store {}: {when_full}", settings.store.dir.display()));
     say(keep_in_words(settings));
@@ -175,7 +177,7 @@ schedule gate-5m: camera gate, every 5 min, on the clock (UTC multiples, phase 1
     next: 2026-11-22 22:05:00 +01:00
 schedule night: camera gate, every 1 h, since boot (phase of its own from node and schedule name), disabled
 hub mqtts://hub.example:8883 as river-07, with a password, TLS, CA /etc/shutterd/ca.pem, keep-alive 30 s
-store /var/lib/shutterd: when full, no more pictures are taken
+store /var/lib/shutterd: when full, pictures that the hub has make room; without such, no more are taken
 keep: acknowledged pictures for 30 d, 20 GiB of pictures at most
 log info
 version {}

@@ -266,6 +266,25 @@ fn by_bytes_the_acknowledged_go_first_and_the_rest_is_refused_until_there_is_roo
 }
 
 #[test]
+fn on_a_full_disk_only_what_the_hub_has_makes_room_and_only_where_that_is_wanted() {
+    let (dir, clock) = (Dir::new("short"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let [safe, _waiting] = [1, 2].map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap());
+    block(store.acknowledge(store.id(), vec![(safe.id.seq, safe.hash8)], 0)).unwrap();
+    block(store.flush()).unwrap();
+    let decide = |on_full_disk, need, disk_short| {
+        let rules = Rules { on_full_disk, ..Rules::default() };
+        let totals = store.shared.seen().counters.totals.clone();
+        let verdict = keep::decide(&store.shared.index, &totals, &BTreeMap::new(), &rules, &clock.read(), need, disk_short).unwrap();
+        (verdict.deletes.into_iter().map(|((_, seq), _)| Seq(seq)).collect::<Vec<_>>(), verdict.fits)
+    };
+    assert_eq!(decide(true, 1_000, true), (vec![safe.id.seq], true));
+    assert_eq!(decide(true, 1_000_000, true), (vec![safe.id.seq], false), "what the hub has not got stays");
+    assert_eq!(decide(true, 1_000, false), (vec![], true), "a disk with room loses nothing");
+    assert_eq!(decide(false, 1_000, true), (vec![], true), "nobody asked for it");
+}
+
+#[test]
 fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
     let (dir, clock) = (Dir::new("age"), clock(10_000));
     let (store, _) = dir.open_with(&clock, Rules { age_ms: Some(60_000), ..Rules::default() });
