@@ -11,6 +11,25 @@ use shutterd::model::{Off, Outcome};
 const CARD: &str = "[cameras.card]\nsource = \"pattern:\"\n[schedules.card-1s]\ncamera = \"card\"\nevery = \"1s\"\n";
 
 #[test]
+fn what_a_lost_index_knew_is_on_record_as_lost_and_the_pictures_are_back() {
+    let node = Node::new("lost");
+    node.configure(CARD);
+    let agent = node.start();
+    node.wait_for_pictures("card", 3);
+    assert!(agent.stop().0.success());
+    let stored = node.data.join("index.redb");
+    std::fs::write(&stored, vec![0x55; 100_000]).unwrap();
+    pause(3_000);
+    let lost_ms = now_ms() - 1_500;
+
+    let agent = node.start();
+    assert!(node.pictures().snapshots.len() >= 3, "the pictures are taken into the new index");
+    assert_eq!(node.outcome("card-1s", lost_ms), Some(Outcome::Off { reason: Off::IndexLost }));
+    assert!(node.data.join("index.redb.bad").exists(), "the old index is kept aside");
+    assert!(agent.stop().0.success());
+}
+
+#[test]
 fn what_was_due_while_the_machine_was_off_is_on_record_with_why() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs this as root");

@@ -75,9 +75,14 @@ impl Account<'_> {
     pub fn lost(&self, schedule: &ScheduleId) {
         let query = Query { schedule: Some(schedule.clone()), limit: 1, ..Query::default() };
         let newest = self.store.list(&query, None).ok().and_then(|mut rows| rows.pop());
-        let slot = newest.and_then(|(_, row)| row.slots.into_iter().find(|s| s.schedule == *schedule));
+        let slot = newest.and_then(|(_, row)| {
+            let slot = row.slots.into_iter().find(|s| s.schedule == *schedule)?;
+            // The offset of that boot went with the index; the picture's own stamp still tells it.
+            let said_ms = row.taken.wall_ms - (row.taken.boottime_ms as i64 - slot.due_ms as i64);
+            Some((slot, said_ms))
+        });
         let from = match slot {
-            Some(slot) => Instant { boot: slot.boot, due_ms: slot.due_ms + 1, wall_ms: slot.plan_ms },
+            Some((slot, said_ms)) => Instant { boot: slot.boot, due_ms: slot.due_ms + 1, wall_ms: slot.plan_ms.or(Some(said_ms)) },
             None => Instant { boot: 0, due_ms: 0, wall_ms: None },
         };
         let outcome = Outcome::Off { reason: Off::IndexLost };
