@@ -232,13 +232,10 @@ fn a_second_agent_with_our_name_raises_an_alarm_and_an_old_will_does_not_stick()
         let state = |state| State { v: VERSION, state, session: Session(5), detail: None };
         // Left behind by our own last life: no clone.
         hub.say(&Topic::State.of(&node()), true, &state(NodeState::Online)).await;
+        assert_eq!(hub.state(NodeState::Online).await.session, Session(5), "the broker holds it before the agent comes");
         let agent = Agent::start(&scratch, hub_at(broker.port));
-        let ours = loop {
-            let seen = hub.state(NodeState::Online).await;
-            if seen.session != Session(5) {
-                break seen.session;
-            }
-        };
+        let ours = hub.state(NodeState::Online).await.session;
+        assert_ne!(ours, Session(5));
         hub.say(&Topic::State.of(&node()), true, &state(NodeState::Offline)).await;
         assert_eq!(hub.state(NodeState::Online).await.session, ours, "said again over the old will");
         assert!(!agent.status.read().uplink.clone_seen);
