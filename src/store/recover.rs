@@ -110,6 +110,9 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     if let Some(found) = format.filter(|f| *f > FORMAT) {
         return Err(OpenError::Newer { dir: dir.clone(), found });
     }
+    if format.is_some_and(|f| f < FORMAT) {
+        index.migrate().map_err(index_error)?;
+    }
     let mut counters = load_counters(&index).map_err(index_error)?;
     let garbage = index.garbage().map_err(index_error)?;
     blobs.remove(&garbage).map_err(io_error)?;

@@ -1,0 +1,173 @@
+//! How a [`Change`] becomes rows, inside its one transaction.
+
+use super::change::{Change, Counters};
+use super::rows::{SnapRow, SnapState, bytes, row};
+use super::tables::{BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, RANGES, SNAPS, STORES};
+use crate::model::{Outcome, Seq, SnapshotId, StoreId};
+use crate::protocol::{Gap, GapItem};
+use redb::{ReadableTable, WriteTransaction};
+use std::collections::BTreeMap;
+
+/// Gap messages count from 1 in each incarnation: those that the hub has not confirmed go on under the new store's id.
+/// Returns the next free number.
+pub fn renumber_gaps(txn: &WriteTransaction, store: StoreId) -> Result<u64, redb::Error> {
+    let mut table = txn.open_table(GAPS)?;
+    let old = table.iter()?.map(|e| e.map(|(_, v)| v.value().to_vec())).collect::<Result<Vec<_>, _>>()?;
+    table.retain(|_, _| false)?;
+    let mut no = 1;
+    for json in old {
+        let unreadable = |e: serde_json::Error| redb::Error::Corrupted(e.to_string());
+        let gap: Gap = serde_json::from_slice(&json).map_err(unreadable)?;
+        let json = serde_json::to_vec(&Gap { store, no, ..gap }).map_err(unreadable)?;
+        table.insert(no, json.as_slice())?;
+        no += 1;
+    }
+    Ok(no)
+}
+
+pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, redb::Error> {
+    txn.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (k.value(), StoreId(v.value()))).map_err(Into::into)).collect()
+}
+
+pub fn apply_snaps(txn: &WriteTransaction, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
+    let stores = store_names(txn)?;
+    let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
+    let (mut by_schedule, mut outcomes) = (txn.open_table(BY_SCHEDULE)?, txn.open_table(OUTCOMES)?);
+    let (mut pending, mut free) = (txn.open_table(PENDING)?, txn.open_table(FREE)?);
+    for ((ord, seq), snap) in &change.snaps {
+        let camera = snap.camera.as_str();
+        snaps.insert((*ord, *seq), bytes(snap)?.as_slice())?;
+        by_camera.insert((camera, *ord, *seq), ())?;
+        let totals = next.totals.entry(snap.camera.clone()).or_default();
+        totals.count += 1;
+        totals.bytes += snap.bytes;
+        match snap.state {
+            SnapState::Pending => {
+                pending.insert((u8::from(!snap.commanded), *ord, *seq), ())?;
+                totals.pending += 1;
+                totals.pending_bytes += snap.bytes;
+            }
+            SnapState::Acknowledged => {
+                free.insert((camera, *ord, *seq), snap.bytes)?;
+            }
+            SnapState::Corrupt => {}
+        }
+        let id = SnapshotId { store: stores.get(ord).copied().unwrap_or(next.store), seq: Seq(*seq) };
+        for slot in &snap.slots {
+            by_schedule.insert((slot.schedule.as_str(), *ord, *seq), ())?;
+            let key = (slot.schedule.as_str(), slot.boot, slot.due_ms);
+            // Nothing replaces captured; a picture replaces any other verdict (an orphan adopted after a crash).
+            let taken = outcomes.get(key)?.map(|v| row::<Outcome>(v.value())).transpose()?;
+            if !matches!(taken, Some(Outcome::Captured { .. })) {
+                let late_ms = snap.taken.boottime_ms.saturating_sub(slot.due_ms);
+                outcomes.insert(key, bytes(&Outcome::Captured { id, late_ms })?.as_slice())?;
+            }
+        }
+        next.next_seq = next.next_seq.max(seq + 1);
+    }
+    Ok(())
+}
+
+pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
+    if !(change.acks.is_empty() && change.wanted.is_empty()) {
+        let (mut snaps, mut pending, mut free) = (txn.open_table(SNAPS)?, txn.open_table(PENDING)?, txn.open_table(FREE)?);
+        let acked = change.acks.iter().map(|(key, hash)| (key, Some(hash), SnapState::Pending, SnapState::Acknowledged));
+        let wanted = change.wanted.iter().map(|key| (key, None, SnapState::Acknowledged, SnapState::Pending));
+        for (key, hash, from, to) in acked.chain(wanted) {
+            let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
+            if snap.state != from || hash.is_some_and(|h| *h != snap.hash8) {
+                continue;
+            }
+            snap.state = to;
+            snaps.insert(key, bytes(&snap)?.as_slice())?;
+            let totals = next.totals.entry(snap.camera.clone()).or_default();
+            let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), (u8::from(!snap.commanded), key.0, key.1));
+            if to == SnapState::Acknowledged {
+                pending.remove(queued)?;
+                free.insert(camera, snap.bytes)?;
+                totals.pending = totals.pending.saturating_sub(1);
+                totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
+            } else {
+                free.remove(camera)?;
+                pending.insert(queued, ())?;
+                totals.pending += 1;
+                totals.pending_bytes += snap.bytes;
+            }
+        }
+    }
+    if change.gaps_acked > 0 {
+        txn.open_table(GAPS)?.retain(|no, _| no > change.gaps_acked)?;
+    }
+    Ok(())
+}
+
+pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counters, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
+    if change.deletes.is_empty() && change.corrupt.is_empty() && change.garbage_gone.is_empty() {
+        return Ok(());
+    }
+    let stores = store_names(txn)?;
+    let (mut snaps, mut by_camera, mut by_schedule) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?, txn.open_table(BY_SCHEDULE)?);
+    let (mut pending, mut free, mut garbage) = (txn.open_table(PENDING)?, txn.open_table(FREE)?, txn.open_table(GARBAGE)?);
+    let gone = change.deletes.iter().map(|(key, reason)| (*key, (*reason).to_owned(), true));
+    let damaged = change.corrupt.iter().map(|(key, found)| (*key, found.clone(), false));
+    for (key, reason, forget) in gone.chain(damaged) {
+        let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
+        let camera = snap.camera.clone();
+        let totals = next.totals.entry(camera.clone()).or_default();
+        if snap.state == SnapState::Pending {
+            totals.pending = totals.pending.saturating_sub(1);
+            totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
+            if let Some(store) = stores.get(&key.0) {
+                gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
+            }
+        }
+        pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
+        free.remove((camera.as_str(), key.0, key.1))?;
+        if forget {
+            totals.count = totals.count.saturating_sub(1);
+            totals.bytes = totals.bytes.saturating_sub(snap.bytes);
+            garbage.insert(crate::store::blobs::path_of(&camera, Seq(key.1), &snap.taken).to_string_lossy().as_ref(), ())?;
+            by_camera.remove((camera.as_str(), key.0, key.1))?;
+            for slot in &snap.slots {
+                by_schedule.remove((slot.schedule.as_str(), key.0, key.1))?;
+            }
+            snaps.remove(key)?;
+        } else {
+            snap.state = SnapState::Corrupt;
+            // A damaged picture may still go when its time comes.
+            free.insert((camera.as_str(), key.0, key.1), snap.bytes)?;
+            snaps.insert(key, bytes(&snap)?.as_slice())?;
+        }
+    }
+    for path in &change.garbage_gone {
+        garbage.remove(path.to_string_lossy().as_ref())?;
+    }
+    Ok(())
+}
+
+pub fn apply_ledger(txn: &WriteTransaction, change: &Change, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
+    let mut outcomes = txn.open_table(OUTCOMES)?;
+    for (slot, outcome) in &change.outcomes {
+        let key = (slot.schedule.as_str(), slot.boot, slot.due_ms);
+        if outcomes.get(key)?.is_none() {
+            outcomes.insert(key, bytes(outcome)?.as_slice())?;
+            gap.push(GapItem::Slot { slot: slot.clone(), outcome: outcome.clone() });
+        }
+    }
+    let mut ranges = txn.open_table(RANGES)?;
+    for range in &change.ranges {
+        ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
+        gap.push(GapItem::Range(range.clone()));
+    }
+    let mut cursors = txn.open_table(CURSORS)?;
+    for (schedule, memory) in &change.cursors {
+        match memory {
+            Some(memory) => cursors.insert(schedule.as_str(), memory.as_slice())?,
+            None => cursors.remove(schedule.as_str())?,
+        };
+    }
+    if let Some((no, boot)) = &change.boot {
+        txn.open_table(BOOTS)?.insert(no, bytes(boot)?.as_slice())?;
+    }
+    Ok(())
+}

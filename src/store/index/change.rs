@@ -1,0 +1,62 @@
+//! One commit's worth of change.
+
+use super::rows::{BootRow, RunState, SnapRow, Totals};
+use super::tables::Key;
+use crate::model::{BootNo, CameraId, Hash8, Outcome, ScheduleId, Slot, StoreId};
+use crate::protocol::GapRange;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// One commit's worth of change. Empty fields change nothing.
+#[derive(Debug, Default)]
+pub struct Change {
+    pub snaps: Vec<(Key, SnapRow)>,
+    /// Incarnations found in files, by number.
+    pub old_stores: Vec<(u32, StoreId)>,
+    pub outcomes: Vec<(Slot, Outcome)>,
+    pub ranges: Vec<GapRange>,
+    pub acks: Vec<(Key, Hash8)>,
+    /// Gap messages up to this number are at the hub.
+    pub gaps_acked: u64,
+    /// Acknowledged pictures that the hub lost.
+    pub wanted: Vec<Key>,
+    /// Pictures to forget; those the hub has not got leave a tombstone with this reason.
+    pub deletes: Vec<(Key, &'static str)>,
+    /// Pictures found damaged, with what was found.
+    pub corrupt: Vec<(Key, String)>,
+    pub garbage_gone: Vec<PathBuf>,
+    /// Planner memory of each schedule, up to its last settled slot; `None` forgets the schedule.
+    pub cursors: BTreeMap<ScheduleId, Option<Vec<u8>>>,
+    pub boot: Option<(BootNo, BootRow)>,
+    pub run: Option<RunState>,
+    pub trusted_ms: Option<i64>,
+    pub new_store: Option<(u32, StoreId, String)>,
+}
+
+impl Change {
+    pub fn is_empty(&self) -> bool {
+        self.snaps.is_empty()
+            && self.outcomes.is_empty()
+            && self.ranges.is_empty()
+            && self.acks.is_empty()
+            && self.gaps_acked == 0
+            && self.wanted.is_empty()
+            && self.deletes.is_empty()
+            && self.corrupt.is_empty()
+            && self.garbage_gone.is_empty()
+            && self.cursors.is_empty()
+            && self.boot.is_none()
+            && self.run.is_none()
+            && self.new_store.is_none()
+            && self.old_stores.is_empty()
+    }
+}
+
+/// What the writer keeps in RAM between commits.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    pub ord: u32,
+    pub store: StoreId,
+    pub next_seq: u64,
+    pub next_gap: u64,
+    pub totals: BTreeMap<CameraId, Totals>,
+}

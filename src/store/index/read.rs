@@ -1,0 +1,177 @@
+//! Questions to the index. Readers see the last commit and never wait for the writer.
+
+use super::open::Index;
+use super::rows::{BootRow, SnapRow, row};
+use super::tables::{
+    BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PendingKey, RANGES, SNAPS, STORES,
+};
+use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
+use crate::protocol::GapRange;
+use redb::ReadableTable;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Which pictures to list; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    pub camera: Option<CameraId>,
+    pub schedule: Option<ScheduleId>,
+    pub since_ms: Option<i64>,
+    pub until_ms: Option<i64>,
+    /// Only pictures older than this one.
+    pub before: Option<Key>,
+    pub limit: usize,
+}
+
+impl Index {
+    /// All incarnations, by number.
+    pub fn stores(&self) -> Result<BTreeMap<u32, StoreId>, redb::Error> {
+        self.read()?.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (k.value(), StoreId(v.value()))).map_err(Into::into)).collect()
+    }
+
+    pub fn boots(&self) -> Result<BTreeMap<BootNo, BootRow>, redb::Error> {
+        let (txn, mut boots) = (self.read()?, BTreeMap::new());
+        for entry in txn.open_table(BOOTS)?.iter()? {
+            let (no, value) = entry?;
+            boots.insert(no.value(), row(value.value())?);
+        }
+        Ok(boots)
+    }
+
+    pub fn cursors(&self) -> Result<BTreeMap<String, Vec<u8>>, redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(CURSORS)?;
+        table.iter()?.map(|e| e.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(Into::into)).collect()
+    }
+
+    pub fn garbage(&self) -> Result<Vec<PathBuf>, redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(GARBAGE)?;
+        table.iter()?.map(|e| e.map(|(k, _)| PathBuf::from(k.value())).map_err(Into::into)).collect()
+    }
+
+    pub fn snap(&self, key: Key) -> Result<Option<SnapRow>, redb::Error> {
+        self.read()?.open_table(SNAPS)?.get(key)?.map(|v| row(v.value())).transpose()
+    }
+
+    /// Up to `limit` unacknowledged pictures after `after`, in backlog order.
+    pub fn pending_after(&self, after: Option<PendingKey>, limit: usize) -> Result<Vec<(PendingKey, SnapRow)>, redb::Error> {
+        let txn = self.read()?;
+        let (pending, snaps) = (txn.open_table(PENDING)?, txn.open_table(SNAPS)?);
+        let from = after.map_or((0, 0, 0), |(class, ord, seq)| (class, ord, seq + 1));
+        let mut found = Vec::new();
+        for entry in pending.range(from..)?.take(limit) {
+            let key = entry?.0.value();
+            if let Some(value) = snaps.get((key.1, key.2))? {
+                found.push((key, row(value.value())?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A camera's pictures from the newest on, as long as `accept` wants more.
+    pub fn newest_of(&self, camera: &CameraId, mut accept: impl FnMut(Key, SnapRow) -> bool) -> Result<(), redb::Error> {
+        let txn = self.read()?;
+        let (by, snaps) = (txn.open_table(BY_CAMERA)?, txn.open_table(SNAPS)?);
+        for entry in by.range((camera.as_str(), 0, 0)..=(camera.as_str(), u32::MAX, u64::MAX))?.rev() {
+            let (_, ord, seq) = entry?.0.value();
+            if let Some(value) = snaps.get((ord, seq))?
+                && !accept((ord, seq), row(value.value())?)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn list(&self, query: &Query) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
+        let txn = self.read()?;
+        let snaps = txn.open_table(SNAPS)?;
+        let end = query.before.unwrap_or((u32::MAX, u64::MAX));
+        let mut found = Vec::new();
+        let mut take = |key: Key| -> Result<bool, redb::Error> {
+            if let Some(value) = snaps.get(key)? {
+                let snap: SnapRow = row(value.value())?;
+                let fits = query.camera.as_ref().is_none_or(|c| *c == snap.camera)
+                    && query.since_ms.is_none_or(|t| snap.taken.wall_ms >= t)
+                    && query.until_ms.is_none_or(|t| snap.taken.wall_ms <= t);
+                if fits {
+                    found.push((key, snap));
+                }
+            }
+            Ok(found.len() < query.limit)
+        };
+        let name = query.schedule.as_ref().map(ScheduleId::as_str).or(query.camera.as_ref().map(CameraId::as_str));
+        match name {
+            Some(name) => {
+                let table = if query.schedule.is_some() { txn.open_table(BY_SCHEDULE)? } else { txn.open_table(BY_CAMERA)? };
+                for entry in table.range((name, 0, 0)..(name, end.0, end.1))?.rev() {
+                    let (_, ord, seq) = entry?.0.value();
+                    if !take((ord, seq))? {
+                        break;
+                    }
+                }
+            }
+            None => {
+                let keys = snaps.range(..end)?.rev().map(|e| e.map(|(k, _)| k.value()));
+                for key in keys {
+                    if !take(key?)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn outcome(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64) -> Result<Option<Outcome>, redb::Error> {
+        self.read()?.open_table(OUTCOMES)?.get((schedule.as_str(), boot, due_ms))?.map(|v| row(v.value())).transpose()
+    }
+
+    /// Outcomes of one schedule with `from <= due_ms <= to` in one boot.
+    pub fn outcomes(&self, schedule: &ScheduleId, boot: BootNo, from: u64, to: u64) -> Result<Vec<(u64, Outcome)>, redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(OUTCOMES)?;
+        let mut found = Vec::new();
+        for entry in table.range((schedule.as_str(), boot, from)..=(schedule.as_str(), boot, to))? {
+            let (key, value) = entry?;
+            found.push((key.value().2, row(value.value())?));
+        }
+        Ok(found)
+    }
+
+    /// Ranges of one schedule, newest first, as long as `accept` wants more.
+    pub fn ranges(&self, schedule: &ScheduleId, mut accept: impl FnMut(GapRange) -> bool) -> Result<(), redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(RANGES)?;
+        for entry in table.range((schedule.as_str(), 0, 0)..=(schedule.as_str(), u32::MAX, u64::MAX))?.rev() {
+            if !accept(row(entry?.1.value())?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn gaps_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(GAPS)?;
+        table
+            .range(after.saturating_add(1)..)?
+            .take(limit)
+            .map(|e| e.map(|(k, v)| (k.value(), v.value().to_vec())).map_err(Into::into))
+            .collect()
+    }
+
+    /// The oldest acknowledged picture of a camera.
+    pub fn oldest_free(&self, camera: &CameraId, limit: usize) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
+        let txn = self.read()?;
+        let (free, snaps) = (txn.open_table(FREE)?, txn.open_table(SNAPS)?);
+        let mut found = Vec::new();
+        for entry in free.range((camera.as_str(), 0, 0)..=(camera.as_str(), u32::MAX, u64::MAX))?.take(limit) {
+            let (_, ord, seq) = entry?.0.value();
+            if let Some(value) = snaps.get((ord, seq))? {
+                found.push(((ord, seq), row(value.value())?));
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,65 @@
+//! What the index remembers of each thing: rows, and how they become bytes.
+
+use crate::model::{BootNo, CameraId, Hash8, Quality, Slot, Stamp};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapRow {
+    pub camera: CameraId,
+    pub bytes: u64,
+    pub hash8: Hash8,
+    /// As the file says; its path follows from camera, number and this.
+    pub taken: Stamp,
+    pub slots: Vec<Slot>,
+    pub width: u32,
+    pub height: u32,
+    pub source: String,
+    pub flags: Vec<String>,
+    pub state: SnapState,
+    pub commanded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapState {
+    /// The hub has not got it yet.
+    Pending,
+    /// The hub has it (or there is no hub): free to be forgotten.
+    Acknowledged,
+    /// The file was found damaged; tombstoned.
+    Corrupt,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootRow {
+    pub boot_id: String,
+    /// Wall minus boot time as last seen, and how far it can be believed.
+    pub offset_ms: i64,
+    pub quality: Quality,
+    pub first_ms: u64,
+    pub last_ms: u64,
+}
+
+/// How the agent last ended, as far as the index knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    Running { boot: BootNo },
+    Stopped { boot: BootNo },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub count: u64,
+    pub bytes: u64,
+    pub pending: u64,
+    pub pending_bytes: u64,
+}
+
+/// A row that cannot be read is damage, whatever redb thinks of its pages.
+pub fn row<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error> {
+    postcard::from_bytes(bytes).map_err(|e| redb::Error::Corrupted(format!("a row cannot be read: {e}")))
+}
+
+pub fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
+    postcard::to_stdvec(value).map_err(|e| redb::Error::Corrupted(format!("a row cannot be written: {e}")))
+}

@@ -1,0 +1,50 @@
+//! The tables and their keys.
+
+use super::rows::bytes;
+use redb::{TableDefinition, WriteTransaction};
+use serde::Serialize;
+
+/// Version of tables and rows.
+pub const FORMAT: u32 = 2;
+
+/// Place of a snapshot: number of its store's incarnation (the table `stores`), and its own. Order is the order of capture.
+pub type Key = (u32, u64);
+/// Class (0 on command, 1 scheduled), then [`Key`]: the backlog's order.
+pub type PendingKey = (u8, u32, u64);
+
+pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub const STORES: TableDefinition<u32, u64> = TableDefinition::new("stores");
+pub const SNAPS: TableDefinition<Key, &[u8]> = TableDefinition::new("snapshots");
+pub const BY_CAMERA: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_camera");
+pub const BY_SCHEDULE: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_schedule");
+pub const PENDING: TableDefinition<PendingKey, ()> = TableDefinition::new("pending");
+/// Acknowledged pictures of each camera, oldest first: what may be deleted.
+pub const FREE: TableDefinition<(&str, u32, u64), u64> = TableDefinition::new("acknowledged");
+pub const GARBAGE: TableDefinition<&str, ()> = TableDefinition::new("garbage");
+pub const OUTCOMES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("outcomes");
+pub const RANGES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("ranges");
+pub const CURSORS: TableDefinition<&str, &[u8]> = TableDefinition::new("cursors");
+pub const BOOTS: TableDefinition<u32, &[u8]> = TableDefinition::new("boots");
+pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
+
+pub fn create_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(META)?;
+    txn.open_table(STORES)?;
+    txn.open_table(SNAPS)?;
+    txn.open_table(BY_CAMERA)?;
+    txn.open_table(BY_SCHEDULE)?;
+    txn.open_table(PENDING)?;
+    txn.open_table(FREE)?;
+    txn.open_table(GARBAGE)?;
+    txn.open_table(OUTCOMES)?;
+    txn.open_table(RANGES)?;
+    txn.open_table(CURSORS)?;
+    txn.open_table(BOOTS)?;
+    txn.open_table(GAPS)?;
+    Ok(())
+}
+
+pub fn put_meta<T: Serialize>(txn: &WriteTransaction, key: &str, value: &T) -> Result<(), redb::Error> {
+    txn.open_table(META)?.insert(key, bytes(value)?.as_slice())?;
+    Ok(())
+}
