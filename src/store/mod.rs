@@ -15,6 +15,7 @@ mod handover;
 mod index;
 mod keep;
 mod ledger;
+mod path;
 mod recover;
 mod writer;
 
@@ -273,7 +274,7 @@ impl Store {
     }
 
     fn path(&self, key: Key, row: &SnapRow) -> PathBuf {
-        self.shared.dir.join(blobs::path_of(&row.camera, Seq(key.1), &row.taken))
+        self.shared.dir.join(path::path_of(&row.camera, Seq(key.1), &row.taken))
     }
 
     fn key(&self, id: SnapshotId) -> Option<Key> {

@@ -7,8 +7,9 @@
 //! An index that cannot be read is kept as `index.redb.bad`; a fresh one with a new store id takes its place, and every whole
 //! picture on the disk is adopted into it and offered to the hub again (which knows what it has by hash).
 
-use super::blobs::{Blobs, path_of};
+use super::blobs::Blobs;
 use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState, SnapRow, SnapState};
+use super::path::path_of;
 use crate::clock::Reading;
 use crate::image::meta::{self, Meta};
 use crate::model::{BootNo, Hash8, QUARANTINE_FILES_MAX, Seq, StoreId};

@@ -5,11 +5,12 @@
 //! wait for at most 60 s and 10 s. After a failed flush or commit nothing is retried and nothing more is acknowledged: the
 //! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
 
-use super::blobs::{Blob, Blobs, WriteError, path_of};
+use super::blobs::{Blob, Blobs, WriteError};
 use super::handover::{Configure, Put, PutError, Shared, Stored};
 use super::index::{BootRow, Change, Counters, Key, RunState, SnapRow, SnapState};
 use super::keep;
 use super::ledger::{Ledger, SlotRun, ranges_without};
+use super::path::path_of;
 use super::recover;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;

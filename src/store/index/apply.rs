@@ -126,7 +126,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         if forget {
             totals.count = totals.count.saturating_sub(1);
             totals.bytes = totals.bytes.saturating_sub(snap.bytes);
-            garbage.insert(crate::store::blobs::path_of(&camera, Seq(key.1), &snap.taken).to_string_lossy().as_ref(), ())?;
+            garbage.insert(crate::store::path::path_of(&camera, Seq(key.1), &snap.taken).to_string_lossy().as_ref(), ())?;
             by_camera.remove((camera.as_str(), key.0, key.1))?;
             for slot in &snap.slots {
                 by_schedule.remove((slot.schedule.as_str(), key.0, key.1))?;

@@ -10,6 +10,8 @@
 
 mod apply;
 mod change;
+#[cfg(test)]
+mod crash;
 mod migrate;
 mod open;
 mod read;

@@ -3,7 +3,7 @@
 use super::migrate;
 use super::rows::row;
 use super::tables::{META, create_tables};
-use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
@@ -13,10 +13,28 @@ pub struct Index {
     db: Database,
 }
 
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    // The control of the crash tests runs on a version that knows no such setting.
+    #[cfg(not(redb_4_1))]
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
 impl Index {
     /// Opens or creates the file, checking all of it.
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
-        let db = Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)?;
+        Self::prepared(builder().create(path)?)
+    }
+
+    /// The same on any storage.
+    #[cfg(test)]
+    pub fn on(storage: impl redb::StorageBackend) -> Result<Self, redb::Error> {
+        Self::prepared(builder().create_with_backend(storage)?)
+    }
+
+    fn prepared(db: Database) -> Result<Self, redb::Error> {
         let index = Self { db };
         let txn = index.begin()?;
         create_tables(&txn)?;

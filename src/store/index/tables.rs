@@ -27,20 +27,25 @@ pub const CURSORS: TableDefinition<&str, &[u8]> = TableDefinition::new("cursors"
 pub const BOOTS: TableDefinition<u32, &[u8]> = TableDefinition::new("boots");
 pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
 
+/// Does something with each table: all of them are listed here, and only here.
+macro_rules! each_table {
+    (|$table:ident| $do:block) => {
+        $crate::store::index::tables::each_table!(@ $table $do
+            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING FREE GARBAGE OUTCOMES RANGES CURSORS BOOTS GAPS)
+    };
+    (@ $table:ident $do:block $($name:ident)*) => {
+        $({
+            let $table = $crate::store::index::tables::$name;
+            $do
+        })*
+    };
+}
+pub(super) use each_table;
+
 pub fn create_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    txn.open_table(META)?;
-    txn.open_table(STORES)?;
-    txn.open_table(SNAPS)?;
-    txn.open_table(BY_CAMERA)?;
-    txn.open_table(BY_SCHEDULE)?;
-    txn.open_table(PENDING)?;
-    txn.open_table(FREE)?;
-    txn.open_table(GARBAGE)?;
-    txn.open_table(OUTCOMES)?;
-    txn.open_table(RANGES)?;
-    txn.open_table(CURSORS)?;
-    txn.open_table(BOOTS)?;
-    txn.open_table(GAPS)?;
+    each_table!(|table| {
+        txn.open_table(table)?;
+    });
     Ok(())
 }
 

@@ -1,0 +1,441 @@
+//! Power cuts, simulated: the index on a disk that forgets.
+//!
+//! Our own commits run on a disk that notes every write and flush. At a crash, what was written since the last flush survives as
+//! the die falls: nothing of it, a beginning, any part, or any part with single writes torn at 512 bytes. Crashes strike anywhere in a
+//! commit, and inside the recovery from an earlier crash.
+//!
+//! The oracle knows the whole contents (every row of every table) before and after each commit. Whatever the crash left is opened
+//! as the agent opens it, and must hold exactly the contents after the commit, if that had returned; before that, exactly the one
+//! or the other. A file that refuses to open is a failure too. The same code on redb 4.1.0, in `tests/redb_4_1`, must fail.
+
+use super::tables::{self, GARBAGE, Key, SNAPS, STORES};
+use super::{BootRow, Change, Counters, Index, RunState, SnapRow, SnapState};
+use crate::model::{Failure, Hash8, Missed, Off, Outcome, Quality, Seq, Skipped, Slot, SnapshotId, Stamp, StoreId};
+use crate::protocol::{GapRange, Instant};
+use redb::{ReadableTable, StorageBackend, TableHandle};
+use std::{
+    collections::BTreeMap,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// A seeded source of chance; equal seeds give equal campaigns (SplitMix64, Steele and others 2014).
+struct Chance(u64);
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(usize, Vec<u8>),
+    Length(usize),
+    Flush,
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    /// What the program sees.
+    live: Vec<u8>,
+    /// What survives for certain as of the journal's beginning.
+    durable: Vec<u8>,
+    journal: Vec<Step>,
+}
+
+/// A disk with a volatile cache. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<Mutex<Platter>>);
+
+fn apply(image: &mut Vec<u8>, step: &Step) {
+    match step {
+        Step::Length(len) => image.resize(*len, 0),
+        Step::Write(at, data) => {
+            let end = at + data.len();
+            image.resize(image.len().max(end), 0);
+            image[*at..end].copy_from_slice(data);
+        }
+        Step::Flush => {}
+    }
+}
+
+impl Disk {
+    fn of(image: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Platter { live: image.clone(), durable: image, journal: Vec::new() })))
+    }
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap()
+    }
+    fn steps(&self) -> usize {
+        self.platter().journal.len()
+    }
+    /// Shortens the journal to what no flush has covered yet.
+    fn settle(&self) {
+        let mut platter = self.platter();
+        let Some(flushed) = platter.journal.iter().rposition(|s| matches!(s, Step::Flush)) else { return };
+        let open = platter.journal.split_off(flushed + 1);
+        let covered = std::mem::replace(&mut platter.journal, open);
+        for step in &covered {
+            apply(&mut platter.durable, step);
+        }
+    }
+    /// What is found after a power cut right before step `at`.
+    fn cut(&self, at: usize, chance: &mut Chance) -> Vec<u8> {
+        let platter = self.platter();
+        let before = &platter.journal[..at];
+        let flushed = before.iter().rposition(|s| matches!(s, Step::Flush)).map_or(0, |i| i + 1);
+        let mut image = platter.durable.clone();
+        for step in &before[..flushed] {
+            apply(&mut image, step);
+        }
+        let open = &before[flushed..];
+        match chance.below(4) {
+            0 => {}
+            1 => open[..chance.below(open.len() + 1)].iter().for_each(|step| apply(&mut image, step)),
+            2 => open.iter().filter(|_| chance.one_in(2)).for_each(|step| apply(&mut image, step)),
+            _ => {
+                for step in open {
+                    match step {
+                        _ if chance.one_in(4) => {}
+                        Step::Write(at, data) => {
+                            for (i, sector) in data.chunks(512).enumerate().filter(|_| chance.one_in(2)) {
+                                apply(&mut image, &Step::Write(at + i * 512, sector.to_vec()));
+                            }
+                        }
+                        other => apply(&mut image, other),
+                    }
+                }
+            }
+        }
+        image
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.platter().live.len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let (platter, at) = (self.platter(), offset as usize);
+        out.copy_from_slice(platter.live.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.note(Step::Length(len as usize));
+        Ok(())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.note(Step::Flush);
+        Ok(())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.note(Step::Write(offset as usize, data.to_vec()));
+        Ok(())
+    }
+}
+impl Disk {
+    fn note(&self, step: Step) {
+        let mut platter = self.platter();
+        apply(&mut platter.live, &step);
+        platter.journal.push(step);
+    }
+}
+
+/// Every row of every table, as bytes.
+type Contents = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
+
+fn contents(index: &Index) -> Result<Contents, redb::Error> {
+    let txn = index.read()?;
+    let mut all = Contents::new();
+    tables::each_table!(|table| {
+        let mut rows = Vec::new();
+        for entry in txn.open_table(table)?.iter()? {
+            let (key, value) = entry?;
+            rows.push((bytes_of(&table, &key), value_bytes_of(&table, &value)));
+        }
+        all.insert(table.name().to_owned(), rows);
+    });
+    let there = txn.list_tables()?.count();
+    assert_eq!(there, all.len(), "a table that the oracle does not look at");
+    Ok(all)
+}
+fn bytes_of<K: redb::Key + 'static, V: redb::Value + 'static>(
+    _: &redb::TableDefinition<'_, K, V>,
+    key: &redb::AccessGuard<'_, K>,
+) -> Vec<u8> {
+    K::as_bytes(&key.value()).as_ref().to_vec()
+}
+fn value_bytes_of<K: redb::Key + 'static, V: redb::Value + 'static>(
+    _: &redb::TableDefinition<'_, K, V>,
+    value: &redb::AccessGuard<'_, V>,
+) -> Vec<u8> {
+    V::as_bytes(&value.value()).as_ref().to_vec()
+}
+
+const CAMERAS: [&str; 3] = ["gate", "river", "mast"];
+
+/// A change as the writer makes them, fit for what the index holds.
+fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Change, redb::Error> {
+    let mut change = Change::default();
+    let txn = index.read()?;
+    let known: Vec<(Key, SnapRow)> = {
+        let rows = txn.open_table(SNAPS)?;
+        let all = rows.iter()?.map(|e| e.map(|(k, v)| (k.value(), v.value().to_vec())));
+        let all: Vec<(Key, Vec<u8>)> = all.collect::<Result<_, _>>()?;
+        all.into_iter().filter(|_| chance.one_in(3)).map(|(key, v)| Ok((key, super::rows::row(&v)?))).collect::<Result<_, redb::Error>>()?
+    };
+    if txn.open_table(STORES)?.iter()?.next().is_none() || chance.one_in(40) {
+        change.new_store = Some((counters.ord + 1, StoreId(chance.next()), "board".into()));
+        change.run = Some(RunState::Running { boot: 1 });
+        return Ok(change);
+    }
+    let schedule = |i: usize| CAMERAS[i].parse().unwrap();
+    let due_ms = |seq: u64| seq * 1_000;
+    for n in 0..[0, 1, 1, 1, 2, 5, 8][chance.below(7)] {
+        let (seq, camera) = (counters.next_seq + n, chance.below(3));
+        let slot = Slot { schedule: schedule(camera), boot: 1, due_ms: due_ms(seq), plan_ms: chance.one_in(2).then_some(seq as i64) };
+        let taken = Stamp { boot: 1, boottime_ms: due_ms(seq) + 7, wall_ms: 0, quality: Quality::Saved, uncertainty_ms: None };
+        let row = SnapRow {
+            camera: CAMERAS[camera].parse().unwrap(),
+            bytes: 1 + chance.below(200_000) as u64,
+            hash8: Hash8(chance.next()),
+            taken,
+            slots: if chance.one_in(10) { vec![] } else { vec![slot] },
+            width: 1_920,
+            height: 1_080,
+            source: "pattern".into(),
+            flags: vec!["dark".into(); chance.below(2)],
+            state: if chance.one_in(8) { SnapState::Acknowledged } else { SnapState::Pending },
+            commanded: chance.one_in(10),
+        };
+        change.snaps.push(((counters.ord, seq), row));
+    }
+    for (key, row) in &known {
+        match chance.below(6) {
+            0 | 1 => change.acks.push((*key, row.hash8)),
+            2 if row.state == SnapState::Acknowledged => change.deletes.push((*key, "older than keep.age")),
+            3 if chance.one_in(4) => change.wanted.push(*key),
+            4 if chance.one_in(4) => change.corrupt.push((*key, "the hash does not match".into())),
+            _ => {}
+        }
+    }
+    if chance.one_in(2) {
+        let garbage = txn.open_table(GARBAGE)?;
+        change.garbage_gone = garbage.iter()?.map(|e| e.map(|(k, _)| k.value().into())).collect::<Result<_, _>>()?;
+    }
+    for _ in 0..[0, 0, 1, 4][chance.below(4)] {
+        let slot = Slot { schedule: schedule(chance.below(3)), boot: 1, due_ms: chance.next() % 9_000_000, plan_ms: None };
+        let outcome = match chance.below(4) {
+            0 => Outcome::Failed { reason: Failure::new("timeout", "the camera did not answer") },
+            1 => Outcome::Missed { reason: Missed::Busy },
+            2 => Outcome::Skipped { reason: Skipped::Full },
+            _ => Outcome::Captured { id: SnapshotId { store: counters.store, seq: Seq(chance.next() % 99) }, late_ms: 3 },
+        };
+        change.outcomes.push((slot, outcome));
+    }
+    if chance.one_in(6) {
+        let from = Instant { boot: 1, due_ms: chance.next() % 9_000_000, wall_ms: None };
+        let to = Instant { due_ms: from.due_ms + 60_000, ..from };
+        let outcome = Outcome::Off { reason: Off::Crash };
+        change.ranges.push(GapRange { schedule: schedule(chance.below(3)), from, to, outcome, count: Some(60) });
+    }
+    if chance.one_in(5) {
+        change.gaps_acked = chance.next() % counters.next_gap.max(1);
+    }
+    if chance.one_in(3) {
+        change.cursors.insert(schedule(chance.below(3)), (!chance.one_in(9)).then(|| chance.next().to_le_bytes().to_vec()));
+    }
+    if chance.one_in(9) {
+        let boot =
+            BootRow { boot_id: "b".into(), offset_ms: chance.next() as i64, quality: Quality::Ntp, first_ms: 0, last_ms: chance.next() };
+        change.boot = Some((1, boot));
+        change.trusted_ms = Some(chance.next() as i64);
+    }
+    Ok(change)
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    commits: usize,
+    crashes: usize,
+    /// Of these: before the commit had returned, with something written.
+    in_flight: usize,
+    in_recovery: usize,
+    /// In flight, and found whole.
+    came_through: usize,
+}
+
+/// When a commit counts as returned; `TooEarly` is wrong on purpose.
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    AfterTheLastFlush,
+    TooEarly,
+}
+
+/// Opens what a crash left, perhaps with more crashes on the way, and compares.
+fn survives(
+    mut image: Vec<u8>,
+    allowed: &[&Contents],
+    chance: &mut Chance,
+    counts: &mut Counts,
+) -> Result<(Disk, Index, Contents), String> {
+    loop {
+        let disk = Disk::of(image);
+        let opened = catch_unwind(AssertUnwindSafe(|| Index::on(disk.clone())));
+        let index = opened.map_err(|_| "panics at the opening".to_owned())?.map_err(|e| format!("refuses to open: {e}"))?;
+        if disk.steps() > 0 && chance.one_in(12) {
+            drop(index);
+            counts.crashes += 1;
+            counts.in_recovery += 1;
+            let at = chance.below(disk.steps() + 1);
+            image = disk.cut(at, chance);
+            continue;
+        }
+        let found = contents(&index).map_err(|e| format!("cannot be read: {e}"))?;
+        if !allowed.contains(&&found) {
+            let of = |all: &Contents| all.iter().map(|(table, rows)| format!("{table} {}", rows.len())).collect::<Vec<_>>().join(", ");
+            return Err(format!("holds {}; allowed: {}", of(&found), allowed.iter().map(|a| of(a)).collect::<Vec<_>>().join(" or ")));
+        }
+        return Ok((disk, index, found));
+    }
+}
+
+fn campaign(seed: u64, crashes: usize, answer: Answer) -> Result<Counts, String> {
+    let mut counts = Counts::default();
+    let mut chance = Chance(seed);
+    let fresh = || Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+    while counts.crashes < crashes {
+        // A life: one index from its birth on, over many cuts.
+        let said = |e: redb::Error| format!("without any crash: {e}");
+        let mut disk = Disk::default();
+        let mut index = Index::on(disk.clone()).map_err(said)?;
+        let mut now = contents(&index).map_err(said)?;
+        let mut counters = fresh();
+        for _ in 0..60 {
+            disk.settle();
+            let change = change(&index, &counters, &mut chance).map_err(said)?;
+            let before = disk.steps();
+            let kept = counters.clone();
+            index.commit(&change, &mut counters, true).map_err(said)?;
+            counts.commits += 1;
+            let then = contents(&index).map_err(said)?;
+            let steps = disk.steps();
+            let mut next = None;
+            for _ in 0..4 {
+                let at = before + chance.below(steps - before + 1);
+                counts.crashes += 1;
+                let returned = match answer {
+                    Answer::AfterTheLastFlush => at == steps,
+                    Answer::TooEarly => at + 2 >= steps,
+                };
+                counts.in_flight += usize::from(at > before && !returned);
+                let either: [&Contents; 2] = [&then, &now];
+                let image = disk.cut(at, &mut chance);
+                let (disk, index, found) =
+                    survives(image, &either[..if returned { 1 } else { 2 }], &mut chance, &mut counts).map_err(|e| {
+                        format!("seed {seed}, crash {}, before step {} of {}: {e}", counts.crashes, at - before, steps - before)
+                    })?;
+                counts.came_through += usize::from(!returned && found == then && then != now);
+                if chance.one_in(24) {
+                    next = Some((disk, index, found));
+                }
+            }
+            // Life goes on, now and then from what a crash left.
+            match next {
+                None => now = then,
+                Some(left) => {
+                    (disk, index, now) = left;
+                    if now != then {
+                        counters = kept;
+                    }
+                }
+            }
+        }
+    }
+    Ok(counts)
+}
+
+#[cfg(not(redb_4_1))]
+mod holds {
+    use super::*;
+
+    #[test]
+    fn whatever_a_power_cut_leaves_opens_with_exactly_what_was_acknowledged() {
+        // An hour of these is `make soak`.
+        let seconds: Option<u64> = std::env::var("SHUTTER_SOAK_S").ok().map(|s| s.parse().unwrap());
+        let began = std::time::Instant::now();
+        let (mut seed, mut all) = (1, Counts::default());
+        while all.crashes < 30_000 || seconds.is_some_and(|s| began.elapsed().as_secs() < s) {
+            let some = campaign(seed, 1_000, Answer::AfterTheLastFlush).unwrap();
+            all.crashes += some.crashes;
+            all.commits += some.commits;
+            all.in_flight += some.in_flight;
+            all.in_recovery += some.in_recovery;
+            all.came_through += some.came_through;
+            seed += 1;
+        }
+        eprintln!("index: {all:?}, lost 0, refused to open 0, seeds 1 to {}, {:?}", seed - 1, began.elapsed());
+        assert!(all.in_flight * 5 >= all.crashes && all.in_recovery * 50 >= all.crashes, "{all:?}");
+        assert!(all.came_through > 0, "some commits in flight are found whole");
+    }
+
+    /// Cut short, or with a bit turned over anywhere: it is refused, or the contents are right. No panic, nothing silently wrong.
+    #[test]
+    fn a_damaged_file_is_refused_or_right() {
+        let mut chance = Chance(7);
+        let disk = Disk::default();
+        let index = Index::on(disk.clone()).unwrap();
+        let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+        for _ in 0..60 {
+            let change = change(&index, &counters, &mut chance).unwrap();
+            index.commit(&change, &mut counters, true).unwrap();
+        }
+        let right = contents(&index).unwrap();
+        drop(index);
+        let image = disk.platter().live.clone();
+        let (mut refused, mut good) = (0, 0);
+        for i in 0..600 {
+            let mut damaged = image.clone();
+            if i < 100 {
+                damaged.truncate(chance.below(image.len()));
+            } else {
+                let at = chance.below(image.len());
+                damaged[at] ^= 1 << chance.below(8);
+            }
+            match Index::on(Disk::of(damaged)).and_then(|index| contents(&index)) {
+                // An empty file is a new one; the store looks at that before it opens.
+                Ok(found) if found == right => good += 1,
+                Ok(found) => panic!("damage {i} went unseen: {found:?}"),
+                Err(_) => refused += 1,
+            }
+        }
+        eprintln!("index, damaged: {refused} refused, {good} right, 0 silently wrong");
+        assert!(refused > 100 && good > 0);
+    }
+
+    #[test]
+    fn an_answer_before_the_last_flush_is_found_out() {
+        let told = campaign(1, 2_000, Answer::TooEarly).unwrap_err();
+        eprintln!("control, answer before the last flush: {told}");
+        assert!(told.contains("allowed"), "{told}");
+    }
+}
+
+#[cfg(redb_4_1)]
+#[test]
+fn redb_4_1_is_found_out() {
+    let told = (1..=20).find_map(|seed| campaign(seed, 1_000, Answer::AfterTheLastFlush).err());
+    eprintln!("control, redb 4.1.0: {told:?}");
+    assert!(told.is_some(), "20,000 crashes and no complaint: this harness proves nothing");
+}
