@@ -10,8 +10,6 @@
 
 mod apply;
 mod change;
-#[cfg(test)]
-mod crash;
 mod migrate;
 mod open;
 mod read;
@@ -77,3 +75,6 @@ impl Index {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
