@@ -30,6 +30,12 @@ pub const GROUP_BYTES_MAX: usize = 4 << 20;
 pub const STORE_QUEUE_MAX: usize = 4_096;
 /// Snapshots in one bucket directory: small enough to list quickly, large enough that a new one is rare.
 pub const BUCKET: u64 = 1_000;
+/// Highest number of a picture that is believed when a file or a record claims it: one a millisecond for 8,900 years.
+pub const SEQ_MAX: u64 = 1 << 48;
+/// Highest boot number that is believed: one a minute for 2,000 years.
+pub const BOOT_MAX: BootNo = 1 << 30;
+/// Pictures that the hub is asked about with one message.
+pub const ASK_MAX: usize = 256;
 /// Largest picture accepted from any source.
 pub const PICTURE_BYTES_MAX: usize = 32 << 20;
 /// Default of `max_pixels`, checked from headers before anything is allocated (8K UHD).

@@ -54,6 +54,7 @@ pub fn list_in_words(list: &ListAnswer) -> String {
             SnapState::Pending => "waits for the hub",
             SnapState::Acknowledged => "safe",
             SnapState::Corrupt => "damaged",
+            SnapState::Ask => "asks the hub",
         };
         let why = if slots.is_empty() {
             "on command".to_owned()

@@ -12,12 +12,14 @@
 //! - While the hub is away one picture per 5 minutes goes out regardless, so that a lost presence message cannot stop the
 //!   uploads for ever.
 
+mod asks;
 mod gaps;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
+pub use asks::Asks;
 pub use gaps::Gaps;
 pub use transfer::Piece;
 

@@ -164,21 +164,36 @@ impl Blobs {
         fs::read(self.root.join(path))
     }
 
-    /// Every file with a number of ours at or above `from`, in the buckets that can hold one: (number, path).
-    /// Names that are not ours are left alone.
+    /// Every file with a number of ours at or above `from`, ascending. Names that are not ours are left alone.
     pub fn scan(&self, from: Seq) -> io::Result<Vec<(Seq, PathBuf)>> {
         let mut found = Vec::new();
+        for bucket in self.all_buckets()?.range(from.0 / BUCKET..) {
+            found.extend(self.in_bucket(*bucket)?.into_iter().filter(|(seq, _)| *seq >= from));
+        }
+        Ok(found)
+    }
+
+    /// The buckets that can hold a number below this one, ascending.
+    pub fn buckets(&self, below: Seq) -> io::Result<Vec<u64>> {
+        Ok(self.all_buckets()?.range(..=below.0 / BUCKET).copied().collect())
+    }
+
+    fn all_buckets(&self) -> io::Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
         for camera in list(&self.root.join(SNAPSHOTS))? {
-            for bucket in list(&camera)? {
-                let newest = bucket.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u64>().ok());
-                if newest.is_none_or(|b| b < from.0 / BUCKET) {
-                    continue;
-                }
-                for file in list(&bucket)? {
-                    let seq = file.file_name().and_then(|n| n.to_str()).and_then(seq_of);
-                    if let (Some(seq), Ok(relative)) = (seq.filter(|s| *s >= from), file.strip_prefix(&self.root)) {
-                        found.push((seq, relative.to_owned()));
-                    }
+            found.extend(list(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// The files of one bucket, of all cameras, ascending: (number, path).
+    pub fn in_bucket(&self, bucket: u64) -> io::Result<Vec<(Seq, PathBuf)>> {
+        let mut found = Vec::new();
+        for camera in list(&self.root.join(SNAPSHOTS))? {
+            for file in list(&camera.join(bucket.to_string()))? {
+                let seq = file.file_name().and_then(|n| n.to_str()).and_then(seq_of).filter(|seq| seq.0 / BUCKET == bucket);
+                if let (Some(seq), Ok(relative)) = (seq, file.strip_prefix(&self.root)) {
+                    found.push((seq, relative.to_owned()));
                 }
             }
         }
@@ -188,12 +203,13 @@ impl Blobs {
 
     /// Highest number in any file name, quarantine included: no new picture may reuse it.
     pub fn highest(&self) -> io::Result<Option<Seq>> {
-        let newest_bucket = |camera: &PathBuf| {
-            let buckets = list(camera).unwrap_or_default();
-            buckets.iter().filter_map(|b| b.file_name()?.to_str()?.parse::<u64>().ok()).max()
-        };
-        let top = list(&self.root.join(SNAPSHOTS))?.iter().filter_map(newest_bucket).max().unwrap_or(0);
-        let live = self.scan(Seq(top * BUCKET))?.last().map(|(seq, _)| *seq);
+        let mut live = None;
+        for bucket in self.all_buckets()?.iter().rev() {
+            live = self.in_bucket(*bucket)?.last().map(|(seq, _)| *seq);
+            if live.is_some() {
+                break;
+            }
+        }
         let kept = list(&self.root.join(QUARANTINE))?.iter().filter_map(|f| seq_of(f.file_name()?.to_str()?)).max();
         Ok(live.max(kept))
     }

@@ -10,6 +10,7 @@
 //! ```
 //! Readers use the index's own snapshots and never wait for the writer.
 
+mod adopt;
 mod blobs;
 mod handover;
 mod index;
@@ -27,7 +28,7 @@ pub use recover::{OpenError, Place, random_u64};
 
 use crate::clock::Clock;
 use crate::image::meta;
-use crate::model::{BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
+use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
 use crate::protocol::GapRange;
 use handover::{Seen, Shared};
 use std::{
@@ -113,6 +114,7 @@ impl Store {
             due_ms: None,
             full_said: false,
             reserved: opened.reserved,
+            rebuild: opened.rebuild,
         };
         let spawned = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&work));
         spawned.map_err(|source| OpenError::Io { dir: place.dir.clone(), source, hint: "the system has no thread left" })?;
@@ -215,6 +217,21 @@ impl Store {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Pictures that came back after the index was lost, and that the hub is to be asked about before any is sent: one store, from
+    /// and to, at most [`ASK_MAX`] of them.
+    pub fn to_ask(&self) -> Result<Option<(StoreId, Seq, Seq)>, StoreError> {
+        let range = self.shared.index.to_ask(ASK_MAX)?;
+        let seen = self.shared.seen();
+        Ok(range.and_then(|(from, to)| Some((*seen.stores.get(&from.0)?, Seq(from.1), Seq(to.1)))))
+    }
+    /// The hub has answered for all of these: what it did not name is sent. Returns when that is durable.
+    pub async fn answered(&self, store: StoreId, from: Seq, to: Seq) -> Result<(), StoreError> {
+        if let (Some(from), Some(to)) = (self.key(SnapshotId { store, seq: from }), self.key(SnapshotId { store, seq: to })) {
+            self.send(Work::Answered(from, to));
+        }
+        self.flush().await
     }
 
     /// The newest unacknowledged picture of a camera.
@@ -323,7 +340,7 @@ impl Store {
                 Some(key) => match self.shared.index.snap(key)?.filter(|row| row.hash8 == hash8) {
                     Some(row) => {
                         accepted.push((key, hash8));
-                        if row.state == SnapState::Pending {
+                        if matches!(row.state, SnapState::Pending | SnapState::Ask) {
                             self.shared.seen().acked.insert(key, row.bytes);
                         }
                     }

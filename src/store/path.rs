@@ -6,7 +6,7 @@
 //! ```
 //! Only the number before the first `-` is ever parsed, nothing is ever renamed, and the clock never chooses a directory.
 
-use crate::model::{BUCKET, CameraId, Seq, Stamp};
+use crate::model::{BUCKET, CameraId, SEQ_MAX, Seq, Stamp};
 use std::path::{Path, PathBuf};
 
 pub const SNAPSHOTS: &str = "snapshots";
@@ -24,7 +24,8 @@ pub fn path_of(camera: &CameraId, seq: Seq, taken: &Stamp) -> PathBuf {
 /// The number in a file's name, if it is one of ours.
 pub fn seq_of(name: &str) -> Option<Seq> {
     let (seq, _) = name.strip_suffix(".jpg")?.split_once('-')?;
-    seq.parse().ok().map(Seq)
+    // No node ever takes so many: a file that claims it must not spoil the numbers to come.
+    seq.parse().ok().filter(|seq| *seq <= SEQ_MAX).map(Seq)
 }
 
 #[cfg(test)]
@@ -40,7 +41,7 @@ mod tests {
         taken.quality = Quality::Saved;
         assert_eq!(path_of(&camera, Seq(7), &taken).to_str().unwrap(), "snapshots/gate/0/7-boot3+305.jpg");
         assert_eq!(seq_of("7-boot3+305.jpg"), Some(Seq(7)));
-        for foreign in ["x-1.jpg", "7.jpg", "7-x.png", "-7-x.jpg", "IMG_0001.jpg"] {
+        for foreign in ["x-1.jpg", "7.jpg", "7-x.png", "-7-x.jpg", "18446744073709551615-x.jpg", "IMG_0001.jpg"] {
             assert_eq!(seq_of(foreign), None, "{foreign}");
         }
     }

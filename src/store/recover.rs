@@ -5,15 +5,13 @@
 //!         a whole file without a row is adopted with the slots it names; anything else goes to quarantine
 //! ```
 //! An index that cannot be read is kept as `index.redb.bad`; a fresh one with a new store id takes its place, and every whole
-//! picture on the disk is adopted into it and offered to the hub again (which knows what it has by hash).
+//! picture on the disk comes back into it in the background (`adopt.rs`).
 
+use super::adopt::{Adopting, FIRST_ORD, Rebuild, adopt_newest};
 use super::blobs::Blobs;
-use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState, SnapRow, SnapState};
-use super::path::path_of;
+use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState};
 use crate::clock::Reading;
-use crate::image::meta::{self, Meta};
-use crate::model::{BootNo, Hash8, QUARANTINE_FILES_MAX, Seq, StoreId};
-use crate::protocol::Record;
+use crate::model::{BootNo, Seq, StoreId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::{
     collections::BTreeMap,
@@ -71,6 +69,8 @@ pub struct Opened {
     pub rebuilt: bool,
     /// Whether space is held back for the index.
     pub reserved: bool,
+    /// Pictures of a lost index that are still to come back.
+    pub rebuild: Option<Rebuild>,
     pub lock: File,
 }
 
@@ -107,33 +107,59 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     let mut blobs = Blobs::open(dir).map_err(io_error)?;
     let index = open_index(dir).map_err(index_error)?;
     // The format is written by the commit that ends a first start or a rebuild: without it, one was cut short.
-    let format = index.meta::<u32>("format").map_err(index_error)?;
-    if let Some(found) = format.filter(|f| *f > FORMAT) {
-        return Err(OpenError::Newer { dir: dir.clone(), found });
-    }
-    if format.is_some_and(|f| f < FORMAT) {
-        index.migrate().map_err(index_error)?;
+    let format = index.format().map_err(index_error)?;
+    let old = dir.join(format!("{INDEX}.old"));
+    match format {
+        Some(found) if found > FORMAT => return Err(OpenError::Newer { dir: dir.clone(), found }),
+        Some(older) if older < FORMAT => {
+            tracing::info!(
+                from = older,
+                to = FORMAT,
+                "the index is brought to the format of this version; the old one is kept until the next start"
+            );
+            fs::copy(dir.join(INDEX), &old)
+                .and_then(|_| File::open(&old)?.sync_all())
+                .and_then(|()| File::open(dir)?.sync_all())
+                .map_err(io_error)?;
+            index.migrate().map_err(index_error)?;
+        }
+        Some(_) => match fs::remove_file(&old) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(e)),
+            _ => index.prepare().map_err(index_error)?,
+        },
+        None => index.prepare().map_err(index_error)?,
     }
     let mut counters = load_counters(&index).map_err(index_error)?;
     let garbage = index.garbage().map_err(index_error)?;
     blobs.remove(&garbage).map_err(io_error)?;
     let highest = blobs.highest().map_err(io_error)?;
     let rebuilt = format.is_none() && highest.is_some();
-    let from = if rebuilt { Seq(0) } else { Seq(counters.next_seq) };
-    let newest_boot = adopt(&index, &mut blobs, &mut counters, from, place.hub).map_err(|e| match e {
+    let adopting_error = |e| match e {
         Adopting::Disk(e) => io_error(e),
         Adopting::Index(e) => index_error(e),
-    })?;
+    };
+    let mut change = Change { garbage_gone: garbage, ..Change::default() };
+    let (mut rebuild, mut newest_boot) = (None, None);
+    if rebuilt {
+        let below = Seq(highest.map_or(0, |seq| seq.0 + 1));
+        let mut begun = Rebuild::new(&index, &blobs, below, place.hub).map_err(adopting_error)?;
+        newest_boot = begun.begin(&index, &mut blobs, &mut change).map_err(adopting_error)?;
+        rebuild = Some(begun);
+    } else {
+        adopt_newest(&index, &mut blobs, Seq(counters.next_seq), place.hub, &mut change).map_err(adopting_error)?;
+        if let Some(below) = index.meta::<Option<u64>>("rebuild").map_err(index_error)?.flatten() {
+            rebuild = Some(Rebuild::new(&index, &blobs, Seq(below), place.hub).map_err(adopting_error)?);
+        }
+    }
 
     let board: Option<String> = index.meta("board").map_err(index_error)?;
     let mut boots = index.boots().map_err(index_error)?;
     let last_run = index.meta("run").map_err(index_error)?;
-    let mut change = Change { garbage_gone: garbage, ..Change::default() };
     if board.as_deref() != Some(&place.board) {
         if let Some(old) = board {
             tracing::warn!(from = old, to = place.board, "this data directory comes from another board: it gets a new store id");
         }
-        let ord = index.stores().map_err(index_error)?.last_key_value().map_or(0, |(ord, _)| *ord) + 1;
+        let ord = index.stores().map_err(index_error)?.last_key_value().map_or(FIRST_ORD, |(ord, _)| *ord + 1);
         change.new_store = Some((ord, StoreId(random_u64()), place.board.clone()));
     }
     // Slots name boots by number: a rebuilt index must not give a number that a picture already carries.
@@ -155,6 +181,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
         last_run,
         rebuilt,
         reserved,
+        rebuild,
         lock,
     })
 }
@@ -222,7 +249,10 @@ fn open_index(dir: &Path) -> Result<Index, redb::Error> {
 }
 
 fn load_counters(index: &Index) -> Result<Counters, redb::Error> {
-    let (ord, store) = index.stores()?.last_key_value().map_or((0, StoreId(0)), |(o, s)| (*o, *s));
+    let stores = index.stores()?;
+    // Format 1 did not say which one is its own: it was the last.
+    let ord = index.meta("ord")?.or(stores.last_key_value().map(|(ord, _)| *ord)).unwrap_or(0);
+    let store = stores.get(&ord).copied().unwrap_or(StoreId(0));
     let [next_seq, next_gap] = [index.meta("next_seq")?.unwrap_or(1), index.meta("next_gap")?.unwrap_or(1)];
     Ok(Counters { ord, store, next_seq, next_gap, totals: index.meta("totals")?.unwrap_or_default() })
 }
@@ -266,86 +296,6 @@ impl BootRow {
             || self.offset_ms.abs_diff(written.offset_ms) > OFFSET_NOISE_MS
             || self.last_ms >= written.last_ms + BOOT_ROW_LAG_MS
     }
-}
-
-/// A whole picture without a row.
-struct Orphan {
-    bytes: u64,
-    hash8: Hash8,
-    record: Record,
-}
-
-impl Orphan {
-    fn row(&self, hub: bool) -> SnapRow {
-        let r = self.record.clone();
-        SnapRow {
-            camera: r.camera,
-            bytes: self.bytes,
-            hash8: self.hash8,
-            taken: r.taken,
-            commanded: r.slots.is_empty(),
-            slots: r.slots,
-            width: r.width,
-            height: r.height,
-            source: r.source,
-            flags: r.flags,
-            state: if hub { SnapState::Pending } else { SnapState::Acknowledged },
-        }
-    }
-}
-
-/// What stopped an adoption.
-enum Adopting {
-    Disk(io::Error),
-    Index(redb::Error),
-}
-
-/// Pictures adopted by one commit.
-const ADOPT_MAX: usize = 256;
-
-/// Takes every whole picture from a number on that has no row into the index, under its own id; a file that is not whole goes to
-/// quarantine. In batches: an archive is read piece by piece, and a rebuild that is cut short goes on where it was. Returns the
-/// newest boot that an adopted picture names.
-fn adopt(index: &Index, blobs: &mut Blobs, counters: &mut Counters, from: Seq, hub: bool) -> Result<Option<BootNo>, Adopting> {
-    let mut ords: BTreeMap<StoreId, u32> = index.stores().map_err(Adopting::Index)?.into_iter().map(|(ord, store)| (store, ord)).collect();
-    let mut newest_boot = None;
-    for batch in blobs.scan(from).map_err(Adopting::Disk)?.chunks(ADOPT_MAX) {
-        let mut change = Change::default();
-        for (seq, path) in batch {
-            let whole = blobs.read(path).map_err(|e| e.to_string()).and_then(|file| {
-                let Meta { record, hash8 } = meta::read(&file).map_err(|e| e.to_string())?;
-                Ok(Orphan { bytes: file.len() as u64, hash8, record })
-            });
-            let orphan = match whole {
-                Ok(orphan) => orphan,
-                Err(why) => {
-                    tracing::warn!(path = %path.display(), why, "a file that is not a whole picture goes to quarantine");
-                    blobs.quarantine(path, QUARANTINE_FILES_MAX).map_err(Adopting::Disk)?;
-                    continue;
-                }
-            };
-            let id = orphan.record.id;
-            if id.seq != *seq || path_of(&orphan.record.camera, *seq, &orphan.record.taken) != *path {
-                tracing::warn!(path = %path.display(), %id, "a whole picture in a place that is not its own is left alone");
-                continue;
-            }
-            newest_boot = newest_boot.max(Some(orphan.record.taken.boot));
-            let next = ords.len() as u32 + 1;
-            let ord = *ords.entry(id.store).or_insert_with(|| {
-                change.old_stores.push((next, id.store));
-                next
-            });
-            // There already, if an earlier rebuild was cut short.
-            if index.snap((ord, seq.0)).map_err(Adopting::Index)?.is_none() {
-                tracing::info!(%id, camera = %orphan.record.camera, "a picture that was written but not indexed is taken in");
-                change.snaps.push(((ord, seq.0), orphan.row(hub)));
-            }
-        }
-        if !change.is_empty() {
-            index.commit(&change, counters, hub).map_err(Adopting::Index)?;
-        }
-    }
-    Ok(newest_boot)
 }
 
 /// Holds back some space for the index; returns whether there was room for it.

@@ -62,7 +62,7 @@ fn picture(fill: u8, due_ms: u64) -> Put {
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 #[test]
@@ -150,7 +150,9 @@ fn an_unreadable_index_is_kept_aside_and_the_pictures_come_back_under_their_own_
     std::fs::write(dir.0.join("index.redb"), vec![0x55; 100_000]).unwrap();
     let (store, past) = reopen(&dir, &clock);
     assert!(past.rebuilt && store.id() != old && dir.0.join("index.redb.bad").exists());
-    assert_eq!(store.pending_after(None, 9).unwrap()[0].1.id, before.id);
+    assert_eq!(store.pending_after(None, 9).unwrap(), [], "nothing is sent before the hub was asked");
+    assert_eq!(store.to_ask().unwrap(), Some((old, before.id.seq, before.id.seq)));
+    assert_eq!(store.pending_totals().0, 1);
     assert!(store.read_picture(before.id).unwrap().is_some());
     assert!(store.put(picture(2, 2_000)).unwrap().id.seq > before.id.seq);
     assert_eq!(block(store.acknowledge(old, vec![(before.id.seq, before.hash8)], 0)).unwrap(), (1, 0));
@@ -173,8 +175,7 @@ fn a_rebuild_that_was_cut_short_goes_on_and_loses_no_picture() {
         }
         let (store, past) = reopen(&dir, &clock);
         assert!(past.rebuilt);
-        let found: Vec<_> = store.pending_after(None, 9).unwrap().into_iter().map(|(_, p)| p.id).collect();
-        assert_eq!(found, before);
+        assert_eq!(store.to_ask().unwrap(), Some((before[0].store, before[0].seq, before[2].seq)));
         assert_eq!(store.totals().0, 3);
         assert_eq!(dir.files("quarantine").len(), 0);
         drop(store);
@@ -182,6 +183,31 @@ fn a_rebuild_that_was_cut_short_goes_on_and_loses_no_picture() {
         assert!(!past.rebuilt && store.pending_totals().0 == 3, "done once");
         drop(store);
     }
+}
+
+#[test]
+fn an_archive_comes_back_in_the_background_and_only_what_the_hub_lacks_is_sent() {
+    let (dir, clock) = (Dir::new("archive"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let before: Vec<_> = (1..=300).map(|i| store.put(picture((i % 200) as u8, 1_000 * i)).unwrap()).collect();
+    drop(store);
+    wait_unlocked(&dir);
+    std::fs::write(dir.0.join("index.redb"), b"not an index").unwrap();
+    let (store, _) = reopen(&dir, &clock);
+    let mut news = store.news();
+    while store.totals().0 < 300 {
+        block(async { tokio::time::timeout(std::time::Duration::from_secs(20), news.changed()).await.unwrap().unwrap() });
+    }
+    let (of, from, to) = store.to_ask().unwrap().unwrap();
+    assert_eq!((from, to.0 - from.0), (before[0].id.seq, ASK_MAX as u64 - 1));
+    // The hub has all but the second one.
+    let have = before.iter().filter(|b| b.id.seq <= to && b.id != before[1].id).map(|b| (b.id.seq, b.hash8)).collect();
+    assert_eq!(block(store.acknowledge(of, have, 0)).unwrap(), (ASK_MAX as u64 - 1, 0));
+    block(store.answered(of, from, to)).unwrap();
+    let left: Vec<_> = store.pending_after(None, 9).unwrap().into_iter().map(|(_, p)| p.id).collect();
+    assert_eq!(left, [before[1].id]);
+    assert_eq!(store.to_ask().unwrap(), Some((of, Seq(to.0 + 1), before[299].id.seq)));
+    assert_eq!(store.pending_totals().0, 45);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! wait for at most 60 s and 10 s. After a failed flush or commit nothing is retried and nothing more is acknowledged: the
 //! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
 
+use super::adopt::{ADOPT_MAX, Adopting, Rebuild};
 use super::blobs::{Blob, Blobs, WriteError};
 use super::handover::{Configure, Put, PutError, Shared, Stored};
 use super::index::{BootRow, Change, Counters, Key, RunState, SnapRow, SnapState};
@@ -41,6 +42,8 @@ pub enum Work {
     Ack(Vec<(Key, Hash8)>, u64),
     Want(Vec<Key>),
     Corrupt(Key, String),
+    /// The hub has answered for all of these.
+    Answered(Key, Key),
     Configure(Configure),
     /// Commits what waits, then answers.
     Flush(oneshot::Sender<()>),
@@ -68,6 +71,8 @@ pub struct Writer {
     /// Space is held back so that the index can record why, when nothing else fits. Once it was given free, pictures wait
     /// until there is room for it again: they must not eat what the index needs.
     pub reserved: bool,
+    /// Pictures of a lost index that are still to come back.
+    pub rebuild: Option<Rebuild>,
 }
 
 type Answer = oneshot::Sender<Result<Stored, PutError>>;
@@ -77,6 +82,13 @@ impl Writer {
         let mut stop = None;
         while stop.is_none() {
             let first = match self.due_ms {
+                _ if self.rebuild.is_some() => match self.rebuild_while_idle(work) {
+                    Ok(first) => first,
+                    Err(fault) => {
+                        self.shared.set_fault(fault);
+                        return;
+                    }
+                },
                 None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                 Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(self.clock.boottime_ms()))),
             };
@@ -120,6 +132,33 @@ impl Writer {
         }
     }
 
+    /// Takes pictures of a lost index in until there is something else to do.
+    fn rebuild_while_idle(&mut self, work: &mpsc::Receiver<Work>) -> Result<Result<Work, mpsc::RecvTimeoutError>, String> {
+        let fault = |e| match e {
+            Adopting::Disk(e) => format!("the pictures of the lost index cannot be read: {e}"),
+            Adopting::Index(e) => format!("the index cannot be read: {e}"),
+        };
+        loop {
+            match work.try_recv() {
+                Ok(work) => return Ok(Ok(work)),
+                Err(mpsc::TryRecvError::Disconnected) => return Ok(Err(mpsc::RecvTimeoutError::Disconnected)),
+                Err(mpsc::TryRecvError::Empty) => {}
+            }
+            let Some(rebuild) = &mut self.rebuild else { return Ok(Err(mpsc::RecvTimeoutError::Timeout)) };
+            let done = rebuild.go_on(&self.shared.index, &mut self.blobs, &mut self.riders).map_err(fault)?;
+            if done {
+                self.rebuild = None;
+            }
+            let now_ms = self.clock.boottime_ms();
+            if done || self.riders.snaps.len() >= ADOPT_MAX {
+                self.due_ms = Some(now_ms);
+            }
+            if self.due_ms.is_some_and(|at| at <= now_ms) {
+                return Ok(Err(mpsc::RecvTimeoutError::Timeout));
+            }
+        }
+    }
+
     /// Takes note of work that needs no commit of its own.
     fn ride(&mut self, work: Work) {
         let wait_ms = match work {
@@ -157,6 +196,10 @@ impl Writer {
             }
             Work::Corrupt(key, found) => {
                 self.riders.corrupt.push((key, found));
+                0
+            }
+            Work::Answered(from, to) => {
+                self.riders.answered.push((from, to));
                 0
             }
             Work::Configure(config) => {
@@ -210,7 +253,11 @@ impl Writer {
         change.cursors = self.ledger.take_moved();
         self.note_boot(&now, &mut change);
         let acked: Vec<Key> = change.acks.iter().map(|(key, _)| *key).collect();
-        let told = !change.snaps.is_empty() || !change.outcomes.is_empty() || !change.ranges.is_empty() || !change.wanted.is_empty();
+        let told = !change.snaps.is_empty()
+            || !change.outcomes.is_empty()
+            || !change.ranges.is_empty()
+            || !change.wanted.is_empty()
+            || !change.answered.is_empty();
         if !change.is_empty() {
             self.shared
                 .index
@@ -218,6 +265,7 @@ impl Writer {
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
         }
         self.due_ms = None;
+        self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);
         for (answer, stored) in answers {
             let _ = answer.send(Ok(stored));

@@ -1,6 +1,7 @@
 //! Work with the store beside the loop: reading pictures, and what the hub says of them on its way into the index.
 
 use crate::model::{Hash8, Seq, SnapshotId, StoreId};
+use crate::protocol::Ask;
 use crate::store::{Store, StoreError};
 use std::future;
 use tokio::task::JoinSet;
@@ -16,6 +17,8 @@ pub enum Done {
         ignored: u64,
     },
     WantedAgain,
+    /// The store knows that the hub has answered.
+    Answered,
 }
 
 #[derive(Default)]
@@ -43,6 +46,10 @@ impl Jobs {
 
     pub fn want_again(&mut self, store: Store, ids: Vec<SnapshotId>) {
         self.answers.spawn(async move { store.want_again(ids).await.map(|()| Done::WantedAgain) });
+    }
+
+    pub fn answered(&mut self, store: Store, ask: Ask) {
+        self.answers.spawn(async move { store.answered(ask.store, ask.from, ask.to).await.map(|()| Done::Answered) });
     }
 
     /// Waits for one to end. Dropping the wait loses nothing.

@@ -11,8 +11,8 @@ use super::link::{CONNECT_TIMEOUT, Granted, Heard, Link, LinkError};
 use super::words::{self, Words};
 use crate::config::settings::Hub;
 use crate::model::{CHUNK_BYTES, Hash8, OUTBOX_CANDIDATES_MAX, Session, SnapshotId, StoreId};
-use crate::outbox::{self, Candidate, Gaps, Look, Outbox, Piece, Step, Token};
-use crate::protocol::{AFTER_PROPERTY, Ack, HUB_TOPIC, HubPresence, Init, NodeState, SESSION_PROPERTY, State, Topic, VERSION};
+use crate::outbox::{self, Asks, Candidate, Gaps, Look, Outbox, Piece, Step, Token};
+use crate::protocol::{AFTER_PROPERTY, Ack, Ask, HUB_TOPIC, HubPresence, Init, NodeState, SESSION_PROPERTY, State, Topic, VERSION};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties};
@@ -30,6 +30,7 @@ pub struct Memory {
     store: Option<StoreId>,
     outbox: Outbox,
     gaps: Gaps,
+    asks: Asks,
     /// The hub accepted something on this connection.
     pub hub_acknowledged: bool,
 }
@@ -111,6 +112,7 @@ impl<'a> Life<'a> {
         let now_ms = self.now_ms();
         self.memory.outbox.disconnected(now_ms);
         self.memory.gaps.restart();
+        self.memory.asks.restart();
         self.count();
         match ended {
             Ok(()) => End::Stopped(Box::new(self)),
@@ -163,6 +165,7 @@ impl<'a> Life<'a> {
                 Event::News => {
                     self.memory.outbox.news();
                     self.memory.gaps.news();
+                    self.memory.asks.news();
                 }
                 Event::Time => {}
                 Event::Stop => return Ok(()),
@@ -205,6 +208,7 @@ impl<'a> Life<'a> {
         self.words.say_info();
         self.memory.outbox.news();
         self.memory.gaps.restart();
+        self.memory.asks.restart();
         self.store.as_ref().map(Store::news)
     }
 
@@ -239,12 +243,12 @@ impl<'a> Life<'a> {
         }
         let mut wake_ms = Some(self.words.repeat_ms());
         if self.store.is_some() {
-            let sent = match self.send_gaps(now_ms) {
+            let sent = match self.send_gaps(now_ms).and_then(|()| self.send_ask(now_ms)) {
                 Ok(()) => self.send_pictures(now_ms),
                 failed => failed.map(|()| None),
             };
             match sent {
-                Ok(at) => wake_ms = [wake_ms, at, self.memory.gaps.wake_ms()].into_iter().flatten().min(),
+                Ok(at) => wake_ms = [wake_ms, at, self.memory.gaps.wake_ms(), self.memory.asks.wake_ms()].into_iter().flatten().min(),
                 Err(Trouble::Link(error)) => return Err(error),
                 Err(Trouble::Store(error)) => {
                     self.store_failed(&error);
@@ -282,6 +286,25 @@ impl<'a> Life<'a> {
             self.publish(token, Sent { what: "gap", picture: None, bytes: 0 }, topic, false, payload.into(), with)?;
         }
         Ok(())
+    }
+
+    /// Asks what the hub has of the pictures that came back after a lost index.
+    fn send_ask(&mut self, now_ms: u64) -> Result<(), Trouble> {
+        self.memory.asks.tick(now_ms);
+        if !(self.memory.asks.wanted() && self.memory.outbox.hub_present() && self.memory.outbox.has_room()) {
+            return Ok(());
+        }
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some((store, from, to)) = store.to_ask()? else {
+            self.memory.asks.none_left();
+            return Ok(());
+        };
+        let ask = Ask { v: VERSION, store, from, to };
+        self.memory.asks.sending(ask, now_ms);
+        let token = self.memory.outbox.small(now_ms);
+        let topic = Topic::Ask.of(&self.context.node);
+        let sent = Sent { what: "question", picture: None, bytes: 0 };
+        Ok(self.publish(token, sent, topic, false, words::json(&ask).into(), PublishProperties::default())?)
     }
 
     fn send_pictures(&mut self, now_ms: u64) -> Result<Option<u64>, Trouble> {
@@ -480,7 +503,11 @@ impl<'a> Life<'a> {
             self.jobs.acknowledge(store.clone(), ack.store, ack.have, gaps);
         }
         if !ack.want.is_empty() {
-            self.jobs.want_again(store, ack.want);
+            self.jobs.want_again(store.clone(), ack.want);
+        }
+        // The acks before this one have named all the hub has: they are on their way into the store, in front of this.
+        if let Some(done) = ack.done.filter(|done| self.memory.asks.answered(done)) {
+            self.jobs.answered(store, done);
         }
     }
 
@@ -501,6 +528,7 @@ impl<'a> Life<'a> {
                 });
             }
             Done::WantedAgain => self.memory.outbox.news(),
+            Done::Answered => self.memory.asks.settled(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::change::{Change, Counters};
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, RANGES, SNAPS, STORES};
+use super::tables::{ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, RANGES, SNAPS, STORES};
 use crate::model::{Outcome, Seq, SnapshotId, StoreId};
 use crate::protocol::{Gap, GapItem};
 use redb::{ReadableTable, WriteTransaction};
@@ -50,6 +50,11 @@ pub fn apply_snaps(txn: &WriteTransaction, change: &Change, next: &mut Counters)
             SnapState::Acknowledged => {
                 free.insert((camera, *ord, *seq), snap.bytes)?;
             }
+            SnapState::Ask => {
+                txn.open_table(ASK)?.insert((*ord, *seq), ())?;
+                totals.pending += 1;
+                totals.pending_bytes += snap.bytes;
+            }
             SnapState::Corrupt => {}
         }
         let id = SnapshotId { store: stores.get(ord).copied().unwrap_or(next.store), seq: Seq(*seq) };
@@ -70,16 +75,21 @@ pub fn apply_snaps(txn: &WriteTransaction, change: &Change, next: &mut Counters)
 
 pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
     if !(change.acks.is_empty() && change.wanted.is_empty()) {
+        let mut ask = txn.open_table(ASK)?;
         let (mut snaps, mut pending, mut free) = (txn.open_table(SNAPS)?, txn.open_table(PENDING)?, txn.open_table(FREE)?);
         let acked = change.acks.iter().map(|(key, hash)| (key, Some(hash), SnapState::Pending, SnapState::Acknowledged));
         let wanted = change.wanted.iter().map(|key| (key, None, SnapState::Acknowledged, SnapState::Pending));
         for (key, hash, from, to) in acked.chain(wanted) {
             let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
-            if snap.state != from || hash.is_some_and(|h| *h != snap.hash8) {
+            let asked = snap.state == SnapState::Ask;
+            if (snap.state != from && !asked) || hash.is_some_and(|h| *h != snap.hash8) {
                 continue;
             }
             snap.state = to;
             snaps.insert(key, bytes(&snap)?.as_slice())?;
+            if asked {
+                ask.remove(*key)?;
+            }
             let totals = next.totals.entry(snap.camera.clone()).or_default();
             let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), (u8::from(!snap.commanded), key.0, key.1));
             if to == SnapState::Acknowledged {
@@ -90,9 +100,22 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
             } else {
                 free.remove(camera)?;
                 pending.insert(queued, ())?;
-                totals.pending += 1;
-                totals.pending_bytes += snap.bytes;
+                if !asked {
+                    totals.pending += 1;
+                    totals.pending_bytes += snap.bytes;
+                }
             }
+        }
+    }
+    for (from, to) in &change.answered {
+        let (mut ask, mut snaps, mut pending) = (txn.open_table(ASK)?, txn.open_table(SNAPS)?, txn.open_table(PENDING)?);
+        let unknown = ask.range(*from..=*to)?.map(|e| e.map(|(k, _)| k.value())).collect::<Result<Vec<_>, _>>()?;
+        for key in unknown {
+            ask.remove(key)?;
+            let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
+            snap.state = SnapState::Pending;
+            pending.insert((u8::from(!snap.commanded), key.0, key.1), ())?;
+            snaps.insert(key, bytes(&snap)?.as_slice())?;
         }
     }
     if change.gaps_acked > 0 {
@@ -114,7 +137,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
         let camera = snap.camera.clone();
         let totals = next.totals.entry(camera.clone()).or_default();
-        if snap.state == SnapState::Pending {
+        if matches!(snap.state, SnapState::Pending | SnapState::Ask) {
             totals.pending = totals.pending.saturating_sub(1);
             totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
             if let Some(store) = stores.get(&key.0) {
@@ -122,6 +145,9 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
             }
         }
         pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
+        if snap.state == SnapState::Ask {
+            txn.open_table(ASK)?.remove(key)?;
+        }
         free.remove((camera.as_str(), key.0, key.1))?;
         if forget {
             totals.count = totals.count.saturating_sub(1);

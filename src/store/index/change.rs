@@ -29,6 +29,10 @@ pub struct Change {
     pub boot: Option<(BootNo, BootRow)>,
     pub run: Option<RunState>,
     pub trusted_ms: Option<i64>,
+    /// The pictures of a lost index: `Some(Some(n))`, those from number n on are back; `Some(None)`, all are.
+    pub rebuild: Option<Option<u64>>,
+    /// The hub has said all it has of these (both ends included): what it did not name has to be sent.
+    pub answered: Vec<(Key, Key)>,
     pub new_store: Option<(u32, StoreId, String)>,
 }
 
@@ -48,6 +52,8 @@ impl Change {
             && self.run.is_none()
             && self.new_store.is_none()
             && self.old_stores.is_empty()
+            && self.rebuild.is_none()
+            && self.answered.is_empty()
     }
 }
 

@@ -40,6 +40,7 @@ impl Index {
             (next.ord, next.store) = (*ord, *store);
             next.next_gap = renumber_gaps(&txn, *store)?;
             txn.open_table(STORES)?.insert(ord, store.0)?;
+            put_meta(&txn, "ord", ord)?;
             put_meta(&txn, "board", board)?;
             put_meta(&txn, "format", &FORMAT)?;
         }
@@ -60,6 +61,9 @@ impl Index {
         }
         put_meta(&txn, "next_seq", &next.next_seq)?;
         put_meta(&txn, "next_gap", &next.next_gap)?;
+        if let Some(below) = &change.rebuild {
+            put_meta(&txn, "rebuild", below)?;
+        }
         if let Some(run) = &change.run {
             put_meta(&txn, "run", run)?;
         }

@@ -23,23 +23,33 @@ fn builder() -> Builder {
 }
 
 impl Index {
-    /// Opens or creates the file, checking all of it.
+    /// Opens or creates the file, checking all of it. Nothing is written before its format is known to be one of ours:
+    /// [`Self::prepare`] comes next.
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
-        Self::prepared(builder().create(path)?)
+        Ok(Self { db: builder().create(path)? })
     }
 
     /// The same on any storage.
     #[cfg(test)]
     pub fn on(storage: impl redb::StorageBackend) -> Result<Self, redb::Error> {
-        Self::prepared(builder().create_with_backend(storage)?)
+        let index = Self { db: builder().create_with_backend(storage)? };
+        index.prepare()?;
+        Ok(index)
     }
 
-    fn prepared(db: Database) -> Result<Self, redb::Error> {
-        let index = Self { db };
-        let txn = index.begin()?;
+    /// The format the file is written in; `None` if its first start, or a rebuild, was cut short.
+    pub fn format(&self) -> Result<Option<u32>, redb::Error> {
+        match self.meta("format") {
+            Err(redb::Error::TableDoesNotExist(_)) => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Makes the tables that are missing.
+    pub fn prepare(&self) -> Result<(), redb::Error> {
+        let txn = self.begin()?;
         create_tables(&txn)?;
-        txn.commit()?;
-        Ok(index)
+        Ok(txn.commit()?)
     }
 
     pub fn begin(&self) -> Result<WriteTransaction, redb::Error> {

@@ -3,7 +3,7 @@
 use super::open::Index;
 use super::rows::{BootRow, SnapRow, row};
 use super::tables::{
-    BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PendingKey, RANGES, SNAPS, STORES,
+    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PendingKey, RANGES, SNAPS, STORES,
 };
 use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
@@ -66,6 +66,18 @@ impl Index {
             }
         }
         Ok(found)
+    }
+
+    /// The first pictures the hub is to be asked about: at most `limit`, all of one incarnation.
+    pub fn to_ask(&self, limit: usize) -> Result<Option<(Key, Key)>, redb::Error> {
+        let txn = self.read()?;
+        let ask = txn.open_table(ASK)?;
+        let Some(first) = ask.first()?.map(|(key, _)| key.value()) else { return Ok(None) };
+        let mut last = first;
+        for entry in ask.range(first..=(first.0, u64::MAX))?.take(limit) {
+            last = entry?.0.value();
+        }
+        Ok(Some((first, last)))
     }
 
     /// A camera's pictures from the newest on, as long as `accept` wants more.

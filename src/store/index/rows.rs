@@ -28,6 +28,8 @@ pub enum SnapState {
     Acknowledged,
     /// The file was found damaged; tombstoned.
     Corrupt,
+    /// Back after the index was lost: whether the hub has it is being asked. Counts as not acknowledged.
+    Ask,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -216,7 +216,7 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
             height: 1_080,
             source: "pattern".into(),
             flags: vec!["dark".into(); chance.below(2)],
-            state: if chance.one_in(8) { SnapState::Acknowledged } else { SnapState::Pending },
+            state: [SnapState::Acknowledged, SnapState::Ask, SnapState::Pending, SnapState::Pending][chance.below(4)],
             commanded: chance.one_in(10),
         };
         change.snaps.push(((counters.ord, seq), row));
@@ -229,6 +229,12 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
             4 if chance.one_in(4) => change.corrupt.push((*key, "the hash does not match".into())),
             _ => {}
         }
+    }
+    if let Some(range) = index.to_ask(8)?.filter(|_| chance.one_in(4)) {
+        change.answered.push(range);
+    }
+    if chance.one_in(12) {
+        change.rebuild = Some(chance.one_in(2).then(|| chance.next()));
     }
     if chance.one_in(2) {
         let garbage = txn.open_table(GARBAGE)?;
