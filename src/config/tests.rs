@@ -213,7 +213,7 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         // Types.
         (
             "log = \"info\"\n[node]\n",
-            "3: unknown key \"log\" in [cameras.gate]; known here: source, password_file, password_credential, quality, timeout, max_pixels",
+            "3: unknown key \"log\" in [cameras.gate]; known here: source, password_file, password_credential, quality, timeout, max_pixels, keep_bytes, keep_count",
         ),
         ("[cameras]\nyard = \"rtsp://10.0.0.5/\"\n", "4: [cameras.yard]: expected a section, got a text"),
         ("[keep]\nage = 30\n", "4: [keep] age: expected a duration such as \"5m\", got a number"),

@@ -26,8 +26,6 @@ const LOCK: &str = "lock";
 /// Space held back so that the index can still record why, when nothing else fits.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 8 << 20;
-/// What the index may grow by with one commit.
-const GROWTH_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -37,6 +35,8 @@ pub enum OpenError {
     Locked { dir: PathBuf, pid: String },
     #[error("the data directory {dir} is on {kind}, which cannot keep pictures safe over a power cut; use ext4 or f2fs")]
     Unsafe { dir: PathBuf, kind: &'static str },
+    #[error("the disk at {at} is not mounted; mount it, or take require_mount out of [store] if pictures belong on the disk below")]
+    NotMounted { at: PathBuf },
     #[error("cannot use the data directory {dir}: {source}; {hint}")]
     Io { dir: PathBuf, source: io::Error, hint: &'static str },
     #[error("the index in {dir} has format {found}, this version reads up to {FORMAT}; install the newer version again")]
@@ -359,12 +359,6 @@ pub fn reserve(dir: &Path) -> bool {
     }
     // Where nothing can be reserved, nothing is held back from pictures either.
     !matches!(made, Err(e) if e.kind() == io::ErrorKind::StorageFull)
-}
-
-/// Whether the disk has room for `need` bytes, the index's growth and, unless it is held back already, the reserve.
-pub fn has_room(dir: &Path, need: u64, reserved: bool) -> bool {
-    let besides = if reserved { GROWTH_BYTES } else { RESERVE_BYTES };
-    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail * disk.f_frsize >= besides + need)
 }
 
 /// Gives the held-back space free.

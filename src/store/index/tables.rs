@@ -18,8 +18,12 @@ pub const SNAPS: TableDefinition<Key, &[u8]> = TableDefinition::new("snapshots")
 pub const BY_CAMERA: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_camera");
 pub const BY_SCHEDULE: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_schedule");
 pub const PENDING: TableDefinition<PendingKey, ()> = TableDefinition::new("pending");
-/// Acknowledged pictures of each camera, oldest first: what may be deleted.
+/// Acknowledged pictures of each camera that nobody pinned, oldest first: what may be deleted.
 pub const FREE: TableDefinition<(&str, u32, u64), u64> = TableDefinition::new("acknowledged");
+/// Pictures that only an erasure may remove, with their bytes. They are not among [`FREE`].
+pub const PINS: TableDefinition<Key, u64> = TableDefinition::new("pins");
+/// Erasures asked for, by camera: under way until done, then on record.
+pub const ERASURES: TableDefinition<&str, &[u8]> = TableDefinition::new("erasures");
 pub const GARBAGE: TableDefinition<&str, ()> = TableDefinition::new("garbage");
 pub const OUTCOMES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("outcomes");
 pub const RANGES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("ranges");
@@ -35,6 +39,8 @@ pub fn create_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(BY_SCHEDULE)?;
     txn.open_table(PENDING)?;
     txn.open_table(FREE)?;
+    txn.open_table(PINS)?;
+    txn.open_table(ERASURES)?;
     txn.open_table(GARBAGE)?;
     txn.open_table(OUTCOMES)?;
     txn.open_table(RANGES)?;
