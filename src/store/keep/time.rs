@@ -84,12 +84,15 @@ impl ByTime {
         if self.passes.is_empty() || !now.quality.trusted() {
             return None;
         }
-        let stepped = self.last.is_some_and(|last| last.offset_ms().abs_diff(now.offset_ms()) > STEP_MS);
-        if self.more || stepped {
+        if self.more || self.stepped(now) {
             return Some(now.boottime_ms);
         }
         let due = now.boottime_ms.saturating_add(self.due_wall_ms?.saturating_sub(now.wall_ms).max(0).unsigned_abs());
         Some(self.last.map_or(due, |last| due.max(last.boottime_ms + PAUSE_MS)))
+    }
+
+    fn stepped(&self, now: &Reading) -> bool {
+        self.last.is_some_and(|last| last.offset_ms().abs_diff(now.offset_ms()) > STEP_MS)
     }
 
     pub fn due(&self, now: &Reading) -> bool {
@@ -107,7 +110,8 @@ impl ByTime {
         if !now.quality.trusted() {
             return Ok(Vec::new());
         }
-        if self.trusted_boots != trusted(boots) {
+        // What the clock called the future may be the past now.
+        if self.trusted_boots != trusted(boots) || self.stepped(now) {
             self.trusted_boots = trusted(boots);
             self.marks.clear();
         }
