@@ -227,6 +227,26 @@ version {}
     }
 
     #[test]
+    fn every_rule_of_keep_is_told() {
+        let text = "[node]\nid = \"n\"\n[store]\nrequire_mount = true\n[keep]\nfree = \"1 GiB\"\nfree_inodes = 500\ncount = 1000
+thin = \"all for 2d, daily for ever\"\n[cameras.gate]\nsource = \"v4l2:x\"\nkeep_bytes = \"2 GiB\"\nkeep_count = 100\n";
+        let (settings, _) = crate::config::parse(text, "f.toml").unwrap();
+        let said = in_words(&settings, Quality::Ntp, &|_| vec![]);
+        let expected = "store /var/lib/shutterd, only while it is on another disk than /: when full, no more pictures are taken
+keep: all until 2 d old, then the first of each day (UTC) for ever; 1000 pictures at most
+keep of gate: 2 GiB of pictures and 100 pictures at most
+keep free on the disk: 1 GiB and 500 inodes; if something else fills it, pictures give half of their room at most
+    by age only while the clock is trusted, and only pictures whose time is known
+    for room the oldest go first, from the camera that has most
+    pinned pictures stay until they are unpinned
+";
+        assert!(said.contains(expected), "{said}");
+        let (settings, warnings) = crate::config::parse(&text.replace("count = 1000", "age = \"1d\""), "f.toml").unwrap();
+        assert!(settings.keep.age.is_some());
+        assert!(warnings.iter().any(|w| w.to_string().contains("thin: its last step is never reached")), "{warnings:?}");
+    }
+
+    #[test]
     fn without_a_trusted_clock_instants_count_from_boot() {
         let (settings, _) = crate::config::parse(FILE, "f.toml").unwrap();
         let next = |_: &Schedule| vec![Due { boottime_ms: 7_500_000, wall_ms: None }, Due { boottime_ms: 7_800_000, wall_ms: None }];

@@ -283,3 +283,6 @@ impl Writer {
         self.shared.seen().alarms = self.keeper.said.values().cloned().collect();
     }
 }
+
+#[cfg(test)]
+mod tests;
