@@ -41,7 +41,7 @@ fn a_floor_is_kept_by_old_pictures_and_somebody_elses_file_is_named_and_does_not
     node.configure(&(LARGE.to_owned() + "[keep]\nfree = \"20 MiB\"\n"));
     let agent = node.start();
     let first = || node.pictures().snapshots.last().map(|row| row.id);
-    wait_for("the first picture", || first().is_some());
+    node.wait_for_pictures("large", 8);
     let oldest = first();
     fill(&disk.at, "half", 24 * MIB);
     wait_for("old pictures to go", || first() != oldest);

@@ -29,6 +29,8 @@ pub struct Keeper {
     by_time: ByTime,
     /// What pictures have given to a disk that others fill, and not got back.
     ceded_bytes: u64,
+    /// What was deleted for pictures one for one, and is more (or less) than they took.
+    spare_bytes: i64,
     pinned_count: u64,
     pinned_bytes: u64,
     erasing: BTreeMap<CameraId, Erasure>,
@@ -41,7 +43,7 @@ impl Keeper {
     pub fn new(by_time: ByTime, pins: &[(Key, u64)], erasures: BTreeMap<CameraId, Erasure>) -> Self {
         let erasing = erasures.into_iter().filter(|(_, e)| !e.done).collect();
         let (pinned_count, pinned_bytes) = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
-        Self { by_time, ceded_bytes: 0, pinned_count, pinned_bytes, erasing, more: true, said: BTreeMap::new() }
+        Self { by_time, ceded_bytes: 0, spare_bytes: 0, pinned_count, pinned_bytes, erasing, more: true, said: BTreeMap::new() }
     }
 
     /// Whether there is work that waits for nobody.
@@ -70,6 +72,15 @@ impl Writer {
         keep::same_filesystem(&self.dir, &self.shared.lock)
     }
 
+    /// When next to nothing is free, the index gets the space held back for it before it needs it: a commit that fails for want
+    /// of a block is a fault.
+    pub fn feed_index(&mut self) {
+        if self.reserved && Disk::of(&self.dir).is_ok_and(|disk| disk.free_bytes < GROWTH_BYTES) {
+            recover::feed_index(&self.dir);
+            self.reserved = false;
+        }
+    }
+
     /// Makes room for a group. Those that must not be stored are answered; the others come back.
     pub fn admit(&mut self, mut puts: Vec<Waiting>, now: &Reading) -> Result<Vec<Waiting>, String> {
         self.still_mounted()?;
@@ -77,7 +88,7 @@ impl Writer {
         if !(self.riders.wanted.is_empty() && self.riders.pins.is_empty()) {
             self.commit_riders(now)?;
         }
-        let (mut made_bytes, mut verdict) = (0, Verdict::default());
+        let (mut made_bytes, mut verdict) = (self.keeper.spare_bytes, Verdict::default());
         for round in 0..ROUNDS_MAX {
             let mut need = Need { made_bytes, ..Need::default() };
             for (put, _) in &puts {
@@ -93,7 +104,7 @@ impl Writer {
             }
             self.riders.deletes.append(&mut verdict.deletes);
             self.keeper.ceded_bytes += verdict.for_the_disk_bytes;
-            made_bytes += verdict.for_the_disk_bytes;
+            made_bytes += verdict.for_the_disk_bytes as i64;
             if !(verdict.disk_short && verdict.refused.is_none() && !self.riders.deletes.is_empty() && round + 1 < ROUNDS_MAX) {
                 break;
             }
@@ -119,6 +130,7 @@ impl Writer {
             let _ = answer.send(Err(PutError::Full));
         }
         let bytes: u64 = taken.iter().map(|(put, _)| put.jpeg.len() as u64).sum();
+        self.keeper.spare_bytes = if verdict.one_for_one { made_bytes - bytes as i64 } else { 0 };
         self.keeper.ceded_bytes = self.keeper.ceded_bytes.saturating_sub(bytes);
         Ok(taken)
     }

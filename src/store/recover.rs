@@ -26,6 +26,8 @@ const LOCK: &str = "lock";
 /// Space held back so that the index can still record why, when nothing else fits.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 8 << 20;
+/// Left for what else a commit needs: blocks of directories and of the filesystem's own.
+const GROWTH_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -77,7 +79,7 @@ pub struct Opened {
 pub fn open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
     match try_open(place, now, boot_id) {
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull && place.dir.join(RESERVE).exists() => {
-            release_reserve(&place.dir);
+            feed_index(&place.dir);
             try_open(place, now, boot_id)
         }
         other => other,
@@ -364,6 +366,17 @@ pub fn reserve(dir: &Path) -> bool {
 /// Gives the held-back space free.
 pub fn release_reserve(dir: &Path) {
     let _ = fs::remove_file(dir.join(RESERVE));
+}
+
+/// Gives the held-back space to the index: as blocks of its file, so that nobody else can have them.
+pub fn feed_index(dir: &Path) {
+    release_reserve(dir);
+    if let Ok(index) = File::options().write(true).open(dir.join(INDEX))
+        && let Ok(about) = index.metadata()
+    {
+        // A filesystem that cannot do this leaves the space free.
+        let _ = rustix::fs::fallocate(&index, rustix::fs::FallocateFlags::KEEP_SIZE, 0, about.len() + RESERVE_BYTES - GROWTH_BYTES);
+    }
 }
 
 pub fn random_u64() -> u64 {

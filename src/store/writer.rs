@@ -214,6 +214,7 @@ impl Writer {
             || !change.wanted.is_empty()
             || !change.erased.is_empty();
         if !change.is_empty() {
+            self.feed_index();
             self.shared
                 .index
                 .commit(&change, &mut self.counters, self.config.hub)
@@ -295,7 +296,7 @@ impl Writer {
             Ok(()) => self.say_full(None),
             Err(WriteError::Full(e)) => {
                 self.say_full(Some(&format!("the disk is full ({e})")));
-                recover::release_reserve(&self.dir);
+                recover::feed_index(&self.dir);
                 self.reserved = false;
                 for (_, answer, _, _) in ready {
                     let _ = answer.send(Err(PutError::Full));

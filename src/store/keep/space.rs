@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 pub struct Need {
     /// Bytes and number of pictures, by camera.
     pub cameras: BTreeMap<CameraId, (u64, u64)>,
-    /// What was deleted for it already.
-    pub made_bytes: u64,
+    /// What was deleted for it already, or is still owed for the one before.
+    pub made_bytes: i64,
 }
 
 impl Need {
@@ -45,6 +45,8 @@ pub struct Verdict {
     pub deletes: Vec<(Key, &'static str)>,
     /// Bytes of those that go because the disk is short.
     pub for_the_disk_bytes: u64,
+    /// The floor cannot be met: pictures only make room for each other.
+    pub one_for_one: bool,
     /// There is more to delete than one commit takes.
     pub more: bool,
     /// The deletions must be done before there is room.
@@ -123,19 +125,21 @@ fn room_on_disk(scene: &Scene, need: &Need, victims: &mut Victims, made: &mut Ve
     if wanted && !not_ours && missing <= victims.may_give() {
         done = victims.reduce_all_or_nothing(made, &all, "the disk was full", |v| floors(v) == (0, 0))?;
     }
-    if wanted && !done && need.made_bytes < bytes {
+    if wanted && !done && missing_files == 0 {
         let before = victims.freed.0;
-        let replaced = |v: &Victims| v.freed.0 - before + need.made_bytes >= bytes && bare(v) == (0, 0);
-        done = missing_files == 0 && victims.reduce_all_or_nothing(made, &all, "the disk was full", replaced)?;
-    } else if !done {
-        done = wanted && bare(victims) == (0, 0);
+        // Pictures differ in size: one that is a little smaller will do, and the next one makes up for it.
+        let wants = (bytes - bytes / 8) as i64;
+        let replaced = |v: &Victims| (v.freed.0 - before) as i64 + need.made_bytes >= wants && bare(v) == (0, 0);
+        done = victims.reduce_all_or_nothing(made, &all, "the disk was full", replaced)?;
+        made.one_for_one = done;
     }
     if not_ours && (wanted || ours < missing) {
         let held = SizeInWords(ours >> 20 << 20);
         let used = SizeInWords(disk.total_bytes.saturating_sub(disk.free_bytes) >> 20 << 20);
         made.foreign = Some(format!(
             "something other than pictures fills the disk: {used} are used, pictures have {held} of them; \
-             they are not deleted any further for it; make room, or ask for less with keep.free"
+             they are not deleted any further for it; make room{}",
+            if floor > 0 { ", or ask for less with keep.free" } else { "" }
         ));
     }
     if !done {

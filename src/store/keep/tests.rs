@@ -140,7 +140,7 @@ fn check_space(world: &World, rules: &Rules, disk: Disk, need: &Need, verdict: &
             return Err("there is no room on the disk for what is taken".into());
         }
         let floor = rules.free_bytes.unwrap_or(0);
-        if disk.free_bytes + freed < floor + new_bytes && freed < new_bytes && need.made_bytes < new_bytes {
+        if disk.free_bytes + freed < floor + new_bytes && freed < new_bytes - new_bytes / 8 && need.made_bytes < new_bytes as i64 {
             return Err("the floor sinks".into());
         }
     }
