@@ -331,11 +331,8 @@ async fn list(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ListQuery>
     let before = asked.before.as_deref().map(parse).transpose()?;
     let mut rows = beside(move || {
         let boots = store.boots()?;
-        Ok(store
-            .list(&query, before)?
-            .into_iter()
-            .map(|(id, row)| Ok(show(id, row, store.is_pinned(id)?, &boots)))
-            .collect::<Result<Vec<Row>, StoreError>>()?)
+        let rows = store.list(&query, before)?.into_iter();
+        rows.map(|(id, row)| Ok(show(id, row, store.is_pinned(id)?, &boots))).collect::<Result<Vec<Row>, StoreError>>()
     })
     .await?;
     let more = rows.len() > limit;

@@ -151,10 +151,10 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
             totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
         }
         // What is still to be sent, or asked for, is not at the hub as far as we know.
-        if !matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt) {
-            if let Some(store) = stores.get(&key.0) {
-                gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
-            }
+        if !matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt)
+            && let Some(store) = stores.get(&key.0)
+        {
+            gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
         }
         pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
         free.remove((camera.as_str(), key.0, key.1))?;

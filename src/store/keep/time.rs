@@ -116,7 +116,7 @@ impl ByTime {
             self.marks.clear();
         }
         (self.more, self.open_end, self.due_wall_ms, self.last) = (false, false, None, Some(*now));
-        let (mut chosen, mut seen, mut left) = (Vec::new(), HashSet::new(), READ_MAX);
+        let (mut chosen, mut gone, mut left) = (Vec::new(), HashSet::new(), READ_MAX);
         for (number, pass) in self.passes.iter().enumerate() {
             let too_young_ms = now.wall_ms.saturating_sub_unsigned(pass.after_ms);
             for camera in cameras.clone() {
@@ -141,7 +141,8 @@ impl ByTime {
                             self.more = true;
                             break 'camera;
                         }
-                        match time(&snap) {
+                        // What another pass has chosen stands for no stretch.
+                        match time(&snap).filter(|_| !gone.contains(&key)) {
                             // Nobody knows when it was taken, or the clock said nonsense then.
                             None => {}
                             Some(t) if t >= too_young_ms => {
@@ -150,9 +151,8 @@ impl ByTime {
                                 break 'camera;
                             }
                             Some(t) if pass.leaves.is_none() || (kept.is_some() && kept == stretch(t)) => {
-                                if seen.insert(key) {
-                                    chosen.push((key, pass.why));
-                                }
+                                gone.insert(key);
+                                chosen.push((key, pass.why));
                             }
                             Some(t) => kept = stretch(t),
                         }
