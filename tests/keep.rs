@@ -195,6 +195,36 @@ fn a_disk_that_is_full_to_the_last_block_for_long_still_records_why_and_is_over_
 }
 
 #[test]
+fn a_disk_without_inodes_is_full_and_a_floor_of_inodes_is_kept() {
+    let node = Node::new("inodes");
+    let Some(disk) = Disk::ext4(&node.data, 32) else { return };
+    node.configure(&(SMALL.to_owned() + "[keep]\nfree_inodes = 40\n"));
+    let agent = node.start();
+    node.wait_for_pictures("small", 6);
+    let inodes = || rustix::fs::statvfs(&disk.at).map(|s| s.f_favail).unwrap();
+    let others = disk.at.join("others");
+    std::fs::create_dir(&others).unwrap();
+    let mut files = 0;
+    let mut take = |leave: u64| {
+        while inodes() > leave && File::create(others.join(files.to_string())).is_ok() {
+            files += 1;
+        }
+    };
+    take(44);
+    let oldest = node.pictures().snapshots.last().unwrap().id;
+    wait_for("old pictures to go", || node.pictures().snapshots.last().unwrap().id != oldest);
+    node.wait_for_pictures("small", 3);
+    assert!(inodes() >= 38, "{} inodes are free", inodes());
+    take(0);
+    wait_for("the verdict", || node.error_of("small").as_deref() == Some("full"));
+    std::fs::remove_dir_all(&others).unwrap();
+    node.wait_for_pictures("small", 2);
+    assert_eq!(node.status().alarms, [""; 0]);
+    assert!(agent.stop().0.success());
+    assert_eq!(node.logged("panicked"), 0);
+}
+
+#[test]
 fn a_disk_of_16_mib_is_used_as_far_as_it_goes() {
     let node = Node::new("tiny");
     let Some(_disk) = Disk::ext4(&node.data, 16) else { return };

@@ -65,6 +65,9 @@ impl Writer {
     pub fn configured(&mut self) {
         self.keeper.by_time.configure(&self.config.keep, &self.boots);
         self.keeper.more = true;
+        // A camera that is no more takes no picture that could end its alarm.
+        self.keeper.said.retain(|key, _| !key.starts_with("full "));
+        self.show_alarms();
     }
 
     /// The disk must still be the one that was opened.
@@ -270,6 +273,10 @@ impl Writer {
                 None => return,
             },
         }
+        self.show_alarms();
+    }
+
+    fn show_alarms(&self) {
         self.shared.seen().alarms = self.keeper.said.values().cloned().collect();
     }
 
@@ -292,7 +299,7 @@ impl Writer {
             }
             None => return,
         }
-        self.shared.seen().alarms = self.keeper.said.values().cloned().collect();
+        self.show_alarms();
     }
 }
 

@@ -193,7 +193,13 @@ impl Writer {
         let mut answers = Vec::new();
         if !puts.is_empty() {
             self.write_group(puts, &now, &mut change, &mut answers)?;
-            self.still_mounted()?;
+            if let Err(gone) = self.still_mounted() {
+                // They lie on the disk below, where nobody would look for them.
+                for (_, stored) in &answers {
+                    let _ = std::fs::remove_file(&stored.path);
+                }
+                return Err(gone);
+            }
         }
         self.commit(change, answers, &now)
     }

@@ -216,6 +216,24 @@ fn what_the_hub_lost_is_not_deleted_by_the_commit_that_hears_of_it() {
 }
 
 #[test]
+fn what_the_hub_has_not_got_goes_only_where_that_is_wanted_and_the_hub_hears_of_it() {
+    let dir = Dir::new("drop");
+    let store = dir.open(Rules { count: Some(10), ..Rules::default() });
+    let all: Vec<_> = (1..=10).map(|n| put(&store, "gate", n * 1_000).unwrap()).collect();
+    acknowledge(&store, &[&all[4]]);
+    put(&store, "gate", 11_000).unwrap();
+    assert_eq!(put(&store, "gate", 12_000).unwrap_err(), PutError::Full);
+    assert!(!all[4].path.exists() && all[0].path.exists(), "what the hub has goes first, though others are older");
+    assert!(store.gaps_after(0, 9).unwrap().is_empty());
+    store.configure(dir.configure(Rules { count: Some(10), drop_oldest: true, ..Rules::default() }));
+    put(&store, "gate", 13_000).unwrap();
+    block(store.flush()).unwrap();
+    assert!(!all[0].path.exists() && all[1].path.exists());
+    let told = String::from_utf8(store.gaps_after(0, 9).unwrap().remove(0).1).unwrap();
+    assert!(told.contains(&all[0].id.to_string()) && told.contains("deleted before the hub had it"), "{told}");
+}
+
+#[test]
 fn another_disk_under_the_same_path_ends_the_store() {
     let dir = Dir::new("moved");
     let store = dir.open(Rules::default());
