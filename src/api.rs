@@ -7,6 +7,8 @@
 //! | `POST /cameras/<id>/snap` | takes, stores and returns a picture; header `x-snapshot-id` |
 //! | `GET /snapshots?camera&schedule&since&until&before&limit` | rows, newest first, with `next` as cursor (JSON) |
 //! | `GET /snapshots/<id>` | the picture |
+//! | `POST`, `DELETE /snapshots/<id>/pin` | keeps the picture whatever the rules say, or lets it go again |
+//! | `POST /cameras/<id>/erase` | begins to remove all pictures of a camera; `GET` tells how far that is (JSON) |
 //! | `GET /explain?schedule&at` | what became of the slot nearest to an instant (ms since 1970, JSON) |
 //!
 //! Errors are JSON `{code, message}`. The socket is `0660`: who may open it may ask anything.
@@ -16,7 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::{BootNo, CameraId, Failure, Outcome, Quality, ScheduleId, Slot, SnapshotId, Stamp};
 use crate::protocol::{CameraState, GapRange};
 use crate::status::{ConfigOrigin, UplinkStatus};
-use crate::store::{BootRow, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
+use crate::store::{BootRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
 use axum::{
     Json, Router,
     extract::{Path, Query as UrlQuery, State},
@@ -58,6 +60,13 @@ pub struct StatusAnswer {
     pub stored_bytes: u64,
     pub pending: u64,
     pub pending_bytes: u64,
+    #[serde(default)]
+    pub pinned: u64,
+    #[serde(default)]
+    pub pinned_bytes: u64,
+    /// What lasts and somebody should do something about.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     pub uplink: UplinkStatus,
     pub cameras: BTreeMap<CameraId, CameraState>,
 }
@@ -74,6 +83,23 @@ pub struct Row {
     pub width: u32,
     pub height: u32,
     pub state: SnapState,
+    #[serde(default)]
+    pub pinned: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PinAnswer {
+    pub id: SnapshotId,
+    pub pinned: bool,
+}
+
+/// What a camera has on this node, and its last erasure.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EraseAnswer {
+    pub camera: CameraId,
+    pub stored: u64,
+    pub stored_bytes: u64,
+    pub erasure: Option<Erasure>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,6 +118,9 @@ pub struct ExplainAnswer {
     pub outcome: Option<Outcome>,
     /// Set when the outcome is that of a whole range.
     pub range: Option<GapRange>,
+    /// When somebody asked for the erasure that removed the picture (ms since 1970).
+    #[serde(default)]
+    pub erased_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -148,6 +177,8 @@ pub async fn serve(listener: UnixListener, handle: Handle) -> io::Result<()> {
         .route("/cameras/{camera}/snap", post(snap))
         .route("/snapshots", get(list))
         .route("/snapshots/{id}", get(picture))
+        .route("/snapshots/{id}/pin", post(pin).delete(unpin))
+        .route("/cameras/{camera}/erase", post(erase).get(erased))
         .route("/explain", get(explain))
         .fallback(|| async { Error::not_found("no such page; `shutterd --help` tells what can be asked") })
         .with_state(handle);
@@ -174,6 +205,7 @@ async fn status(State(handle): State<Handle>) -> Json<StatusAnswer> {
     };
     let store = handle.store.borrow().clone();
     let (stored, stored_bytes) = store.as_ref().map(Store::totals).unwrap_or_default();
+    let (pinned, pinned_bytes) = store.as_ref().map(Store::pinned).unwrap_or_default();
     let (pending, pending_bytes) = store.as_ref().map(Store::pending_totals).unwrap_or_default();
     Json(StatusAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -190,6 +222,9 @@ async fn status(State(handle): State<Handle>) -> Json<StatusAnswer> {
         stored_bytes,
         pending,
         pending_bytes,
+        pinned,
+        pinned_bytes,
+        alarms: store.as_ref().map(Store::alarms).unwrap_or_default(),
         uplink: now.uplink,
         cameras: now.cameras,
     })
@@ -245,6 +280,32 @@ async fn picture(State(handle): State<Handle>, Path(id): Path<String>) -> Result
     bytes.map(|bytes| jpeg(id, bytes)).ok_or_else(|| Error::not_found(format!("there is no whole picture {id} on this node")))
 }
 
+async fn pin(handle: State<Handle>, id: Path<String>) -> Result<Json<PinAnswer>, Error> {
+    set_pin(handle, id, true).await
+}
+async fn unpin(handle: State<Handle>, id: Path<String>) -> Result<Json<PinAnswer>, Error> {
+    set_pin(handle, id, false).await
+}
+async fn set_pin(State(handle): State<Handle>, Path(id): Path<String>, pinned: bool) -> Result<Json<PinAnswer>, Error> {
+    let id: SnapshotId = parse(&id)?;
+    let refused = |why: String| Error::new(StatusCode::CONFLICT, "not_pinned", why);
+    store_of(&handle)?.pin(id, pinned).await?.map_err(refused)?;
+    Ok(Json(PinAnswer { id, pinned }))
+}
+
+async fn erase(State(handle): State<Handle>, Path(camera): Path<String>) -> Result<Json<EraseAnswer>, Error> {
+    let (camera, store) = (parse(&camera)?, store_of(&handle)?);
+    store.erase(&camera).await?;
+    Ok(Json(show_erasure(&store, camera)))
+}
+async fn erased(State(handle): State<Handle>, Path(camera): Path<String>) -> Result<Json<EraseAnswer>, Error> {
+    Ok(Json(show_erasure(&store_of(&handle)?, parse(&camera)?)))
+}
+fn show_erasure(store: &Store, camera: CameraId) -> EraseAnswer {
+    let (erasure, stored, stored_bytes) = store.erasure(&camera);
+    EraseAnswer { camera, stored, stored_bytes, erasure }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
@@ -270,7 +331,8 @@ async fn list(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ListQuery>
     let before = asked.before.as_deref().map(parse).transpose()?;
     let mut rows = beside(move || {
         let boots = store.boots()?;
-        Ok(store.list(&query, before)?.into_iter().map(|(id, row)| show(id, row, &boots)).collect::<Vec<Row>>())
+        let rows = store.list(&query, before)?.into_iter();
+        rows.map(|(id, row)| Ok(show(id, row, store.is_pinned(id)?, &boots))).collect::<Result<Vec<Row>, StoreError>>()
     })
     .await?;
     let more = rows.len() > limit;
@@ -279,10 +341,10 @@ async fn list(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ListQuery>
     Ok(Json(ListAnswer { snapshots: rows, next }))
 }
 
-fn show(id: SnapshotId, row: SnapRow, boots: &BTreeMap<BootNo, BootRow>) -> Row {
+fn show(id: SnapshotId, row: SnapRow, pinned: bool, boots: &BTreeMap<BootNo, BootRow>) -> Row {
     let time_ms = true_time_ms(&row, boots);
     let SnapRow { camera, slots, taken, bytes, width, height, state, .. } = row;
-    Row { id, camera, slots, taken, time_ms, bytes, width, height, state }
+    Row { id, camera, slots, taken, time_ms, bytes, width, height, state, pinned }
 }
 
 #[derive(Deserialize)]
@@ -297,7 +359,17 @@ async fn explain(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<Explain
     let schedule: ScheduleId = parse(&asked.schedule)?;
     // What is known but not yet written counts too.
     store.flush().await?;
-    Ok(Json(beside(move || nearest(&store, schedule, asked.at)).await?))
+    let camera = handle.settings.borrow().schedules.iter().find(|s| s.id == schedule).map(|s| s.camera.clone());
+    let found = beside(move || {
+        let mut found = nearest(&store, schedule, asked.at)?;
+        if let (Some(Outcome::Captured { id, .. }), Some(camera)) = (&found.outcome, camera)
+            && store.snap(*id)?.is_none()
+        {
+            found.erased_ms = store.erasure(&camera).0.filter(|e| id.seq.0 <= e.upto).map(|e| e.asked_ms);
+        }
+        Ok(found)
+    });
+    Ok(Json(found.await?))
 }
 
 /// The slot nearest to a wall-clock instant, over all boots whose offset is known.
@@ -322,7 +394,7 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
                 let slot = Some(Slot { schedule: schedule.clone(), boot: *boot, due_ms: due, plan_ms: None });
                 offer(
                     due.abs_diff(due_ms),
-                    ExplainAnswer { schedule: schedule.clone(), slot, time_ms, outcome: Some(outcome), range: None },
+                    ExplainAnswer { schedule: schedule.clone(), slot, time_ms, outcome: Some(outcome), range: None, erased_ms: None },
                 );
                 break;
             }
@@ -335,10 +407,17 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
         let outcome = Some(range.outcome.clone());
         offer(
             distance,
-            ExplainAnswer { schedule: schedule.clone(), slot: None, time_ms: Some(at_ms.clamp(from, to)), outcome, range: Some(range) },
+            ExplainAnswer {
+                schedule: schedule.clone(),
+                slot: None,
+                time_ms: Some(at_ms.clamp(from, to)),
+                outcome,
+                range: Some(range),
+                erased_ms: None,
+            },
         );
         distance != 0
     })?;
-    let unknown = ExplainAnswer { schedule, slot: None, time_ms: None, outcome: None, range: None };
+    let unknown = ExplainAnswer { schedule, slot: None, time_ms: None, outcome: None, range: None, erased_ms: None };
     Ok(best.map_or(unknown, |(_, answer)| answer))
 }

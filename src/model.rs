@@ -90,6 +90,13 @@ pub const KEEP_ALIVE_DEFAULT_MS: u64 = 30_000;
 /// Smallest values of `[keep]`: below them a picture would be gone before anybody could look at it.
 pub const KEEP_AGE_MIN_MS: u64 = 60_000;
 pub const KEEP_BYTES_MIN: u64 = 1 << 20;
+pub const KEEP_COUNT_MIN: u64 = 10;
+/// A file for each of them is more than any disk of a node can hold.
+pub const KEEP_COUNT_LIMIT: u64 = 1_000_000_000;
+/// Pictures that may be pinned at once.
+pub const PINS_MAX: u64 = 10_000;
+/// Pictures that one commit forgets at most: a sweep holds new pictures up no longer than that.
+pub const SWEEP_MAX: usize = 256;
 /// Largest configuration file and password file read.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub const PASSWORD_BYTES_MAX: u64 = 4 << 10;
@@ -384,6 +391,36 @@ impl Failure {
         }
         Self { code: code.to_owned(), detail }
     }
+}
+
+/// How many pictures of a camera thinning leaves: the first of each stretch of UTC time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grain {
+    All,
+    Hourly,
+    Daily,
+    Weekly,
+}
+impl Grain {
+    /// The stretch that an instant lies in, or `None` where every picture stays. Weeks begin on Monday.
+    pub fn stretch(self, wall_ms: i64) -> Option<i64> {
+        const HOUR_MS: i64 = 3_600_000;
+        match self {
+            Self::All => None,
+            Self::Hourly => Some(wall_ms.div_euclid(HOUR_MS)),
+            Self::Daily => Some(wall_ms.div_euclid(24 * HOUR_MS)),
+            // 1970 began on a Thursday.
+            Self::Weekly => Some((wall_ms + 3 * 24 * HOUR_MS).div_euclid(7 * 24 * HOUR_MS)),
+        }
+    }
+}
+
+/// One step of a thinning rule: what is left of pictures up to this age; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tier {
+    pub grain: Grain,
+    pub until_ms: Option<u64>,
 }
 
 /// The camera was still busy with an earlier slot, or the machine slept through the instant.

@@ -16,7 +16,7 @@ use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
 use crate::schedule::{Due, Memory, Planner};
 use crate::status::{ConfigOrigin, Status};
-use crate::store::{Configure, OpenError, Past, Place, Rules, Store};
+use crate::store::{Configure, OpenError, Past, Place, Quota, Rules, Store};
 use crate::uplink;
 use crate::wheel::{TimerId, Wheel};
 use past::{Account, slot_run, why_off};
@@ -247,6 +247,10 @@ impl Agent {
             return;
         }
         tracing::info!(quality = ?now.quality, "the clock is trusted");
+        // What goes by age waits for this.
+        if let Some(store) = &self.store {
+            store.configure(self.configure());
+        }
         let schedules: Vec<_> = self.plans.keys().cloned().collect();
         for schedule in schedules {
             self.plan_next(&schedule, Outcome::Missed { reason: Missed::Asleep });
@@ -306,7 +310,10 @@ impl Agent {
     async fn open_store(&mut self) -> Result<(), OpenError> {
         let opened = boot_id()
             .map_err(|source| OpenError::Io { dir: self.settings.store.dir.clone(), source, hint: "/proc must be mounted" })
-            .and_then(|boot| Store::open(&self.place(), self.configure(), self.clock.clone(), &boot));
+            .and_then(|boot| {
+                Store::require_mount(&self.settings.store.dir, self.settings.store.require_mount.as_ref())?;
+                Store::open(&self.place(), self.configure(), self.clock.clone(), &boot)
+            });
         match opened {
             Ok((store, past)) => {
                 let waited = self.status.read().fault.is_some();
@@ -365,6 +372,17 @@ impl Agent {
         let keep = Rules {
             age_ms: self.settings.keep.age.map(|d| d.as_millis() as u64),
             bytes: self.settings.keep.bytes,
+            count: self.settings.keep.count,
+            cameras: self
+                .settings
+                .keep
+                .cameras
+                .iter()
+                .map(|(id, (bytes, count))| (id.clone(), Quota { bytes: *bytes, count: *count }))
+                .collect(),
+            free_bytes: self.settings.keep.free,
+            free_inodes: self.settings.keep.free_inodes,
+            thin: self.settings.keep.thin.clone(),
             drop_oldest: drop_oldest || !hub,
             on_full_disk: drop_oldest || hub,
         };

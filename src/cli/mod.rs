@@ -9,7 +9,7 @@ mod trouble;
 mod words;
 
 use crate::agent;
-use crate::api::{ErrorAnswer, ExplainAnswer, ListAnswer, StatusAnswer};
+use crate::api::{EraseAnswer, ErrorAnswer, ExplainAnswer, ListAnswer, PinAnswer, StatusAnswer};
 use crate::camera;
 use crate::capture::v4l2;
 use crate::clock::{Clock, Reading, SystemClock};
@@ -23,9 +23,10 @@ use std::{
     fmt::Write as _,
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use trouble::Trouble;
-use words::{device_in_words, explain_in_words, list_in_words, parse_time, print, say, status_in_words};
+use words::{device_in_words, erasure_in_words, explain_in_words, list_in_words, parse_time, print, say, status_in_words};
 
 const CONFIG_DEFAULT: &str = "/etc/shutterd/shutterd.toml";
 
@@ -90,6 +91,17 @@ enum Do {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Keep a picture whatever the rules of [keep] say; only `erase` removes it then
+    Pin { id: SnapshotId },
+    /// Let the rules have a pinned picture again
+    Unpin { id: SnapshotId },
+    /// Remove all pictures of a camera from this node for good, pinned ones and those the hub has not got too
+    Erase {
+        camera: CameraId,
+        /// Really do it; without, say what would go.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show what runs, what waits for the hub and what is wrong
     Status,
     /// Tell what became of the slot of a schedule nearest to a time
@@ -133,6 +145,13 @@ pub fn main() -> Exit {
             ask(&at, "GET", &query).and_then(|answer| print(&answer.json::<ListAnswer>()?, json, list_in_words))
         }
         Do::Get { id, output } => ask(&at, "GET", &format!("/snapshots/{id}")).and_then(|answer| write_file(output, &answer.body)),
+        Do::Pin { id } => {
+            ask(&at, "POST", &format!("/snapshots/{id}/pin")).and_then(|answer| print(&answer.json::<PinAnswer>()?, json, pinned))
+        }
+        Do::Unpin { id } => {
+            ask(&at, "DELETE", &format!("/snapshots/{id}/pin")).and_then(|answer| print(&answer.json::<PinAnswer>()?, json, pinned))
+        }
+        Do::Erase { camera, yes } => erase(&at, camera, *yes, json),
         Do::Status => ask(&at, "GET", "/status").and_then(|answer| print(&answer.json::<StatusAnswer>()?, json, status_in_words)),
         Do::Explain { schedule, time } => ask(&at, "GET", &format!("/explain?schedule={schedule}&at={time}"))
             .and_then(|answer| print(&answer.json::<ExplainAnswer>()?, json, explain_in_words)),
@@ -255,6 +274,33 @@ fn snap(cli: &Cli, camera: &CameraId, output: &Path) -> Result<(), Trouble> {
             Ok(())
         }
     }
+}
+
+fn pinned(answer: &PinAnswer) -> String {
+    format!("{} is {}", answer.id, if answer.pinned { "pinned" } else { "not pinned" })
+}
+
+/// How often the progress of an erasure is asked for.
+const ERASE_LOOK: Duration = Duration::from_millis(500);
+
+fn erase(at: &ask::At, camera: &CameraId, yes: bool, json: bool) -> Result<(), Trouble> {
+    let path = format!("/cameras/{camera}/erase");
+    let mut now: EraseAnswer = ask(at, if yes { "POST" } else { "GET" }, &path)?.json()?;
+    if !yes {
+        let what =
+            format!("this removes all pictures of camera {camera} from this node for good, pinned ones and those the hub has not got too");
+        let message =
+            format!("{what}; it has {} now; say --yes to do it. Its schedules go on, and what the hub has stays there", now.stored);
+        return Err(Trouble::new(Exit::Usage, "not_confirmed", message));
+    }
+    while now.erasure.is_some_and(|erasure| !erasure.done) {
+        if !json {
+            say(&erasure_in_words(&now));
+        }
+        std::thread::sleep(ERASE_LOOK);
+        now = ask(at, "GET", &path)?.json()?;
+    }
+    print(&now, json, erasure_in_words)
 }
 
 fn report_snap(cli: &Cli, output: &Path, bytes: usize, id: Option<&str>) {

@@ -1,11 +1,11 @@
 //! Answers in words, and times as people write them.
 
 use super::trouble::Trouble;
-use crate::api::{ExplainAnswer, ListAnswer, Row, StatusAnswer};
+use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, Row, StatusAnswer};
 use crate::capture::v4l2;
 use crate::clock::{Clock, SystemClock};
 use crate::model::Stamp;
-use crate::store::SnapState;
+use crate::store::{Erasure, SnapState};
 use chrono::{DateTime, Local, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
 use std::{fmt::Write as _, io::Write as _};
@@ -49,13 +49,14 @@ fn taken_in_words(time_ms: Option<i64>, taken: &Stamp) -> String {
 
 pub fn list_in_words(list: &ListAnswer) -> String {
     let mut out = String::new();
-    for Row { id, camera, slots, taken, time_ms, bytes, state, .. } in &list.snapshots {
+    for Row { id, camera, slots, taken, time_ms, bytes, state, pinned, .. } in &list.snapshots {
         let state = match state {
             SnapState::Pending => "waits for the hub",
             SnapState::Acknowledged => "safe",
             SnapState::Corrupt => "damaged",
             SnapState::Ask => "asks the hub",
         };
+        let state = if *pinned { format!("{state}, pinned") } else { state.to_owned() };
         let why = if slots.is_empty() {
             "on command".to_owned()
         } else {
@@ -99,6 +100,12 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
             );
         }
     }
+    if s.pinned > 0 {
+        let _ = writeln!(out, "         {} of them pinned, {}", s.pinned, about(s.pinned_bytes));
+    }
+    for alarm in &s.alarms {
+        let _ = writeln!(out, "         ALARM: {alarm}");
+    }
     let u = &s.uplink;
     let _ =
         writeln!(out, "hub      {}; {} pictures acknowledged, {} packets sent ({})", u.state, u.acknowledged, u.sent, about(u.sent_bytes));
@@ -128,12 +135,25 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
     out
 }
 
+pub fn erasure_in_words(e: &EraseAnswer) -> String {
+    match e.erasure {
+        Some(Erasure { done: true, removed, .. }) => {
+            format!("camera {}: {removed} files removed from this node, nothing of before is left", e.camera)
+        }
+        Some(Erasure { removed, .. }) => format!("camera {}: {removed} removed, {} stored now", e.camera, e.stored),
+        None => format!("camera {}: {} pictures, {}", e.camera, e.stored, about(e.stored_bytes)),
+    }
+}
+
 pub fn explain_in_words(e: &ExplainAnswer) -> String {
     let Some(outcome) = &e.outcome else {
         return format!("nothing is on record for {} near that time", e.schedule);
     };
     let at = e.time_ms.map(local).unwrap_or_default();
     let mut out = format!("{at} {}: {outcome}", e.schedule);
+    if let Some(ms) = e.erased_ms {
+        let _ = write!(out, "; the picture was erased on request of {}", local(ms));
+    }
     if let Some(range) = &e.range {
         let end = |i: &crate::protocol::Instant| i.wall_ms.map_or_else(|| format!("boot {} + {} s", i.boot, i.due_ms / 1000), local);
         let count =

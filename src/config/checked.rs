@@ -9,16 +9,23 @@ use super::{
     raw::{self, At, Section},
     report::{ConfigErrors, Finding, Report, quoted},
     secret::SourceKind,
-    settings::{Align, Camera, Hub, Keep, Level, Log, Schedule, Settings, Store, Tls, WhenFull},
+    settings::{Align, Camera, Hub, Keep, Level, Log, Mount, Schedule, Settings, Store, Tls, WhenFull},
+    thin,
     units::{self, InWords, SizeInWords},
 };
 use crate::model::{
     CAMERAS_MAX, CameraId, GRAB_TIMEOUT_DEFAULT_MS, GRAB_TIMEOUT_MAX_MS, GRAB_TIMEOUT_MIN_MS, KEEP_AGE_MIN_MS, KEEP_ALIVE_DEFAULT_MS,
-    KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS, PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT,
-    SCHEDULES_MAX, SlugError,
+    KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, KEEP_COUNT_LIMIT, KEEP_COUNT_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS,
+    PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT, SCHEDULES_MAX, SlugError,
 };
 use sha2::{Digest, Sha256};
-use std::{ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 /// Where pictures and index are kept unless the file says otherwise.
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/shutterd";
@@ -26,8 +33,10 @@ pub const RUNTIME_DIR_DEFAULT: &str = "/run/shutterd";
 
 const ROOT_KEYS: [&str; 7] = ["node", "hub", "store", "keep", "log", "cameras", "schedules"];
 const HUB_KEYS: [&str; 7] = ["url", "password_file", "password_credential", "ca_file", "client_cert_file", "client_key_file", "keep_alive"];
-const STORE_KEYS: [&str; 3] = ["dir", "runtime_dir", "when_full"];
-const CAMERA_KEYS: [&str; 6] = ["source", "password_file", "password_credential", "quality", "timeout", "max_pixels"];
+const STORE_KEYS: [&str; 4] = ["dir", "runtime_dir", "when_full", "require_mount"];
+const KEEP_KEYS: [&str; 6] = ["age", "bytes", "count", "thin", "free", "free_inodes"];
+const CAMERA_KEYS: [&str; 8] =
+    ["source", "password_file", "password_credential", "quality", "timeout", "max_pixels", "keep_bytes", "keep_count"];
 const SCHEDULE_KEYS: [&str; 5] = ["camera", "every", "align", "phase", "enabled"];
 
 const DURATION: &str = "a duration such as \"5m\"";
@@ -58,7 +67,7 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
         None => Some(None),
     };
     let store = store(root.section("store", &STORE_KEYS, report), report);
-    let keep = root.section("keep", &["age", "bytes"], report).map_or_else(Keep::default, |section| keep(&section, report));
+    let mut keep = root.section("keep", &KEEP_KEYS, report).map_or_else(Keep::default, |section| keep(&section, report));
     let level = root.section("log", &["level"], report).and_then(|section| {
         let levels =
             [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug), ("trace", Level::Trace)];
@@ -75,6 +84,14 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
     let schedules: Vec<Option<Schedule>> =
         schedule_sections.iter().map(|(name, section)| schedule(name, section, &names, report)).collect();
 
+    for (name, section) in &camera_sections {
+        let share = (size(section, "keep_bytes", report), section.number("keep_count", KEEP_COUNT_MIN..=KEEP_COUNT_LIMIT, report));
+        if let Ok(camera) = name.value.parse()
+            && share != (None, None)
+        {
+            keep.cameras.insert(camera, share);
+        }
+    }
     if camera_sections.is_empty() {
         report.warning_of_file("there are no cameras; add one as [cameras.NAME] with its source");
     }
@@ -142,7 +159,7 @@ fn hub(section: &Section, around: &Surroundings, report: &mut Report) -> Option<
 
 fn store(section: Option<Section>, report: &mut Report) -> Store {
     let mut store =
-        Store { dir: PathBuf::from(DATA_DIR_DEFAULT), runtime_dir: PathBuf::from(RUNTIME_DIR_DEFAULT), when_full: WhenFull::Stop };
+        Store { dir: DATA_DIR_DEFAULT.into(), runtime_dir: RUNTIME_DIR_DEFAULT.into(), when_full: WhenFull::Stop, require_mount: None };
     if let Some(section) = section {
         for (key, dir) in [("dir", &mut store.dir), ("runtime_dir", &mut store.runtime_dir)] {
             if let Some(path) = section.parsed(key, "a path such as \"/var/lib/shutterd\"", report, absolute) {
@@ -151,19 +168,56 @@ fn store(section: Option<Section>, report: &mut Report) -> Store {
         }
         let choices = [("stop", WhenFull::Stop), ("drop_oldest", WhenFull::DropOldest)];
         store.when_full = choice(&section, "when_full", &choices, report).unwrap_or(store.when_full);
+        store.require_mount = require_mount(&section, &store.dir, report);
     }
     store
 }
 
+/// `true`, or the directory that must be a mounted disk.
+fn require_mount(section: &Section, dir: &Path, report: &mut Report) -> Option<Mount> {
+    if !section.is_text("require_mount") {
+        return section.flag("require_mount", report)?.then_some(Mount::NotRoot);
+    }
+    let at = section.parsed("require_mount", "true, or a path such as \"/mnt/card\"", report, |text| {
+        let at = absolute(text)?;
+        match dir.starts_with(&at) {
+            true => Ok(at),
+            false => Err(format!("is not above the data directory {}; write the place where its disk is mounted", dir.display())),
+        }
+    });
+    at.map(|at| Mount::At(at.value))
+}
+
 fn keep(section: &Section, report: &mut Report) -> Keep {
     let age = within(section, "age", KEEP_AGE_MIN_MS..=u64::MAX, report).map(Duration::from_millis);
-    let bytes = section.parsed("bytes", SIZE, report, |text| match units::size_bytes(text)? {
+    let thin = section.parsed("thin", "steps such as \"all for 2d, hourly for 30d, daily for ever\"", report, thin::tiers);
+    let thin = thin.map(|thin| thin.value).unwrap_or_default();
+    let coarsest_ms = thin.iter().rev().nth(1).and_then(|tier| tier.until_ms);
+    if let (Some(age), Some(begins_ms)) = (age, coarsest_ms)
+        && age.as_millis() as u64 <= begins_ms
+    {
+        report.warning(section.place("thin"), "[keep] thin: its last step is never reached, because age deletes everything before");
+    }
+    Keep {
+        age,
+        bytes: size(section, "bytes", report),
+        count: section.number("count", KEEP_COUNT_MIN..=KEEP_COUNT_LIMIT, report),
+        free: size(section, "free", report),
+        free_inodes: section.number("free_inodes", 1..=KEEP_COUNT_LIMIT, report),
+        thin,
+        cameras: BTreeMap::new(),
+    }
+}
+
+/// A size that pictures can live with.
+fn size(section: &Section, key: &str, report: &mut Report) -> Option<u64> {
+    let found = section.parsed(key, SIZE, report, |text| match units::size_bytes(text)? {
         bytes if bytes < KEEP_BYTES_MIN => {
             Err(format!("{} is too little; write {} or more", SizeInWords(bytes), SizeInWords(KEEP_BYTES_MIN)))
         }
         bytes => Ok(bytes),
     });
-    Keep { age, bytes: bytes.map(|bytes| bytes.value) }
+    found.map(|bytes| bytes.value)
 }
 
 fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mut Report) -> Option<Camera> {

@@ -14,6 +14,7 @@ mod report;
 pub mod secret;
 pub mod settings;
 pub mod text;
+mod thin;
 pub mod units;
 
 pub use board::board_serial;

@@ -132,6 +132,10 @@ impl<'a, 't> Section<'a, 't> {
         found
     }
 
+    pub fn is_text(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_str().is_some())
+    }
+
     /// A complaint about a key of this section (or about its absence).
     pub fn error(&self, key: &str, complaint: impl AsRef<str>, report: &mut Report) {
         report.error(self.place(key), format!("{} {key}: {}", self.title, complaint.as_ref()));

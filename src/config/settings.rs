@@ -3,9 +3,9 @@
 //! Only `config::checked` makes them, from a file; each value is already within its bounds. Units are in the names.
 
 use crate::config::secret::{Secret, SourceUrl};
-use crate::model::{CameraId, NodeId, ScheduleId};
+use crate::model::{CameraId, NodeId, ScheduleId, Tier};
 pub use crate::schedule::Align;
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -69,6 +69,16 @@ pub struct Store {
     /// Runtime directory: socket and crash notes. Default `/run/shutterd`.
     pub runtime_dir: PathBuf,
     pub when_full: WhenFull,
+    /// What must be mounted before the data directory is used.
+    pub require_mount: Option<Mount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// The data directory is not on the filesystem of `/`.
+    NotRoot,
+    /// This directory, the data directory or one above, is where a filesystem is mounted.
+    At(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +95,15 @@ pub struct Keep {
     pub age: Option<Duration>,
     /// All pictures together stay under this many bytes.
     pub bytes: Option<u64>,
+    /// And under this number.
+    pub count: Option<u64>,
+    /// Bytes and inodes that the disk keeps free.
+    pub free: Option<u64>,
+    pub free_inodes: Option<u64>,
+    /// What is left of older and older pictures; empty: all.
+    pub thin: Vec<Tier>,
+    /// Bytes and number of one camera's pictures, for those that have a share of their own.
+    pub cameras: BTreeMap<CameraId, (Option<u64>, Option<u64>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

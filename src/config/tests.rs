@@ -4,7 +4,7 @@ use super::{
     checked,
     password::Surroundings,
     secret::{PatternFault, Secret, SourceKind},
-    settings::{Align, WhenFull},
+    settings::{Align, Mount, WhenFull},
     *,
 };
 use proptest::prelude::*;
@@ -63,9 +63,14 @@ fn a_complete_file_means_what_it_says() {
         dir = "/data"
         runtime_dir = "/run/x"
         when_full = "drop_oldest"
+        require_mount = "/data"
         [keep]
-        age = "30d"
+        age = "90d"
         bytes = "20 GiB"
+        count = 100_000
+        thin = "all for 2d, hourly for 30d, daily for ever"
+        free = "1 GiB"
+        free_inodes = 1000
         [log]
         level = "debug"
         [cameras.yard]
@@ -73,6 +78,8 @@ fn a_complete_file_means_what_it_says() {
         quality = 70
         timeout = "2s"
         max_pixels = 2_000_000
+        keep_bytes = "4 GiB"
+        keep_count = 5000
         [cameras.gate]
         source = "pattern:?fault=late:500&fault_every=10"
         [schedules.gate-5m]
@@ -94,7 +101,11 @@ fn a_complete_file_means_what_it_says() {
     assert_eq!(hub.password.as_ref().map(Secret::expose), Some("s3cret with spaces "), "only the line's end is trimmed");
     assert!(hub.tls.as_ref().is_some_and(|tls| tls.client.is_some()));
     assert_eq!((settings.store.dir.as_path(), settings.store.when_full), (Path::new("/data"), WhenFull::DropOldest));
-    assert_eq!((settings.keep.age, settings.keep.bytes), (Some(Duration::from_secs(30 * 86_400)), Some(20 << 30)));
+    assert_eq!(settings.store.require_mount, Some(Mount::At("/data".into())));
+    let keep = &settings.keep;
+    assert_eq!((keep.age, keep.bytes), (Some(Duration::from_secs(90 * 86_400)), Some(20 << 30)));
+    assert_eq!((keep.count, keep.free, keep.free_inodes, keep.thin.len()), (Some(100_000), Some(1 << 30), Some(1_000), 3));
+    assert_eq!(keep.cameras.iter().map(|(id, share)| (id.as_str(), *share)).collect::<Vec<_>>(), [("yard", (Some(4 << 30), Some(5_000)))]);
     let names: Vec<_> = settings.cameras.iter().map(|camera| camera.id.as_str()).collect();
     assert_eq!(names, ["yard", "gate"], "in the order of the file");
     let yard = &settings.cameras[0];
@@ -213,7 +224,7 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         // Types.
         (
             "log = \"info\"\n[node]\n",
-            "3: unknown key \"log\" in [cameras.gate]; known here: source, password_file, password_credential, quality, timeout, max_pixels",
+            "3: unknown key \"log\" in [cameras.gate]; known here: source, password_file, password_credential, quality, timeout, max_pixels, keep_bytes, keep_count",
         ),
         ("[cameras]\nyard = \"rtsp://10.0.0.5/\"\n", "4: [cameras.yard]: expected a section, got a text"),
         ("[keep]\nage = 30\n", "4: [keep] age: expected a duration such as \"5m\", got a number"),
@@ -248,6 +259,20 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         ("[store]\nwhen_full = \"panic\"\n", "4: [store] when_full: \"panic\" is not one of \"stop\", \"drop_oldest\""),
         ("[store]\ndir = \"data\"\n", "4: [store] dir: a path begins with /, since it must not depend on where the agent is started"),
         ("[keep]\nbytes = \"20 kB\"\n", "4: [keep] bytes: 20 kB is too little; write 1 MiB or more"),
+        ("[keep]\ncount = 0\n", "4: [keep] count: 0 is out of range; write a whole number from 10 to 1000000000"),
+        ("[keep]\nfree = 1\n", "4: [keep] free: expected a size such as \"20 GiB\", got a number"),
+        ("[keep]\nfree_inode = 1\n", "4: unknown key \"free_inode\" in [keep]; did you mean \"free_inodes\"?"),
+        (
+            "[keep]\nthin = \"all for 2d, hourly for 1d\"\n",
+            "4: [keep] thin: \"hourly for 1d\" ends before it begins: it counts from when a picture was taken, and the step before lasts 2 d",
+        ),
+        ("[keep]\nthin = 2\n", "4: [keep] thin: expected steps such as \"all for 2d, hourly for 30d, daily for ever\", got a number"),
+        ("[store]\nrequire_mount = 1\n", "4: [store] require_mount: expected true or false, got a number"),
+        (
+            "[store]\ndir = \"/a/b\"\nrequire_mount = \"/c\"\n",
+            "5: [store] require_mount: is not above the data directory /a/b; write the place where its disk is mounted",
+        ),
+        ("[cameras.y]\nsource = \"v4l2:x\"\nkeep_bytes = \"1 kB\"\n", "5: [cameras.y] keep_bytes: 1 kB is too little; write 1 MiB or more"),
         ("[keep]\nage = \"1s\"\n", "4: [keep] age: 1 s is too short; write 1 min or more"),
         ("[log]\nlevel = \"loud\"\n", "4: [log] level: \"loud\" is not one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""),
         ("[cameras.y]\nsource = \"v4l2:x\"\ntimeout = \"1h\"\n", "5: [cameras.y] timeout: 1 h is too long; write 10 min or less"),
@@ -512,8 +537,8 @@ fn the_example_that_we_ship_is_accepted() {
     let text = include_str!("../../board/generic/shutterd.toml");
     let (settings, warnings) = checked(text).unwrap();
     assert_eq!((settings.cameras.len(), settings.schedules.len()), (1, 1));
-    let warned: Vec<_> = warnings.iter().map(Finding::to_string).collect();
-    assert_eq!(warned, ["f.toml:44: [cameras.test] is a test card, not a camera"]);
+    let warned: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(warned, ["[cameras.test] is a test card, not a camera"]);
     // What is commented out must work when its marks are taken away: `#key = value` and `#[section]`, without a space.
     let dir = Dir::new("example");
     let password = dir.write("password", "hunter2\n").display().to_string();

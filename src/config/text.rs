@@ -3,7 +3,8 @@
 //! Shows no credential: addresses print without them, and passwords only as "with a password".
 
 use super::{
-    settings::{Align, Camera, Hub, Schedule, Settings, WhenFull},
+    settings::{Align, Camera, Hub, Mount, Schedule, Settings, WhenFull},
+    thin,
     units::{InWords, SizeInWords},
 };
 use crate::model::Quality;
@@ -57,8 +58,13 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
         (WhenFull::DropOldest, None) => "when full, the oldest go",
         (WhenFull::DropOldest, Some(_)) => "when full, the oldest go, even those the hub has not got",
     };
-    say(format!("store {}: {when_full}", settings.store.dir.display()));
-    say(keep_in_words(settings));
+    let mount = match &settings.store.require_mount {
+        None => String::new(),
+        Some(Mount::NotRoot) => ", only while it is on another disk than /".to_owned(),
+        Some(Mount::At(at)) => format!(", only while a disk is mounted at {}", at.display()),
+    };
+    say(format!("store {}{mount}: {when_full}", settings.store.dir.display()));
+    keep_in_words(settings).into_iter().for_each(&mut say);
     say(format!("log {:?}", settings.log.level).to_lowercase());
     say(format!("version {}", settings.version));
     out
@@ -128,13 +134,42 @@ fn hub_in_words(hub: &Hub) -> String {
     text + &format!(", keep-alive {}", InWords(hub.keep_alive.as_millis() as u64))
 }
 
-fn keep_in_words(settings: &Settings) -> String {
-    let age = settings.keep.age.map(|age| format!("acknowledged pictures for {}", InWords(age.as_millis() as u64)));
-    let bytes = settings.keep.bytes.map(|bytes| format!("{} of pictures at most", SizeInWords(bytes)));
-    match (age, bytes) {
-        (None, None) => "keep: everything, until the disk is full".to_owned(),
-        (age, bytes) => format!("keep: {}", age.into_iter().chain(bytes).collect::<Vec<_>>().join(", ")),
+/// The rules, and in which order they bite.
+fn keep_in_words(settings: &Settings) -> Vec<String> {
+    let keep = &settings.keep;
+    let count = |n: u64| format!("{n} picture{}", if n == 1 { "" } else { "s" });
+    let most = |bytes: Option<u64>, number: Option<u64>| {
+        let parts: Vec<_> = bytes.map(|b| format!("{} of pictures", SizeInWords(b))).into_iter().chain(number.map(count)).collect();
+        (!parts.is_empty()).then(|| format!("{} at most", parts.join(" and ")))
+    };
+    let age = keep.age.map(|age| format!("acknowledged pictures for {}", InWords(age.as_millis() as u64)));
+    let thin = (!keep.thin.is_empty()).then(|| thin::in_words(&keep.thin));
+    let rules: Vec<_> = age.into_iter().chain(thin).chain(most(keep.bytes, keep.count)).collect();
+    let mut lines = match rules.is_empty() {
+        true => vec!["keep: everything, until the disk is full".to_owned()],
+        false => vec![format!("keep: {}", rules.join("; "))],
+    };
+    lines.extend(keep.cameras.iter().filter_map(|(camera, (bytes, number))| Some(format!("keep of {camera}: {}", most(*bytes, *number)?))));
+    let floor = keep.free.map(|b| SizeInWords(b).to_string()).into_iter().chain(keep.free_inodes.map(|n| format!("{n} inodes")));
+    let floor: Vec<_> = floor.collect();
+    if !floor.is_empty() {
+        lines.push(format!(
+            "keep free on the disk: {}; if something else fills it, pictures give half of their room at most",
+            floor.join(" and ")
+        ));
     }
+    let by_time = keep.age.is_some() || !keep.thin.is_empty();
+    let by_room = keep.bytes.is_some() || keep.count.is_some() || !floor.is_empty() || !keep.cameras.is_empty();
+    if by_time {
+        lines.push("    by age only while the clock is trusted, and only pictures whose time is known".to_owned());
+    }
+    if by_room {
+        lines.push("    for room the oldest go first, from the camera that has most".to_owned());
+    }
+    if by_time || by_room {
+        lines.push("    pinned pictures stay until they are unpinned".to_owned());
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -178,7 +213,10 @@ schedule gate-5m: camera gate, every 5 min, on the clock (UTC multiples, phase 1
 schedule night: camera gate, every 1 h, since boot (phase of its own from node and schedule name), disabled
 hub mqtts://hub.example:8883 as river-07, with a password, TLS, CA /etc/shutterd/ca.pem, keep-alive 30 s
 store /var/lib/shutterd: when full, pictures that the hub has make room; without such, no more are taken
-keep: acknowledged pictures for 30 d, 20 GiB of pictures at most
+keep: acknowledged pictures for 30 d; 20 GiB of pictures at most
+    by age only while the clock is trusted, and only pictures whose time is known
+    for room the oldest go first, from the camera that has most
+    pinned pictures stay until they are unpinned
 log info
 version {}
 ",
@@ -186,6 +224,26 @@ version {}
         );
         assert_eq!(said, expected);
         assert!(!format!("{said}{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn every_rule_of_keep_is_told() {
+        let text = "[node]\nid = \"n\"\n[store]\nrequire_mount = true\n[keep]\nfree = \"1 GiB\"\nfree_inodes = 500\ncount = 1000
+thin = \"all for 2d, daily for ever\"\n[cameras.gate]\nsource = \"v4l2:x\"\nkeep_bytes = \"2 GiB\"\nkeep_count = 100\n";
+        let (settings, _) = crate::config::parse(text, "f.toml").unwrap();
+        let said = in_words(&settings, Quality::Ntp, &|_| vec![]);
+        let expected = "store /var/lib/shutterd, only while it is on another disk than /: when full, no more pictures are taken
+keep: all until 2 d old, then the first of each day (UTC) for ever; 1000 pictures at most
+keep of gate: 2 GiB of pictures and 100 pictures at most
+keep free on the disk: 1 GiB and 500 inodes; if something else fills it, pictures give half of their room at most
+    by age only while the clock is trusted, and only pictures whose time is known
+    for room the oldest go first, from the camera that has most
+    pinned pictures stay until they are unpinned
+";
+        assert!(said.contains(expected), "{said}");
+        let (settings, warnings) = crate::config::parse(&text.replace("count = 1000", "age = \"1d\""), "f.toml").unwrap();
+        assert!(settings.keep.age.is_some());
+        assert!(warnings.iter().any(|w| w.to_string().contains("thin: its last step is never reached")), "{warnings:?}");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! nothing here: a file without a row is judged by its own hash at the next start.
 
 use super::path::{SNAPSHOTS, seq_of};
-use crate::model::{BUCKET, Seq};
+use crate::image::meta;
+use crate::model::{BUCKET, CameraId, Seq};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::{
     collections::BTreeSet,
@@ -199,6 +200,27 @@ impl Blobs {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Files of a camera with a number up to `upto`, and what quarantine holds of it: no more than `limit`. For an erasure,
+    /// when their rows are gone.
+    pub fn strays(&self, camera: &CameraId, upto: u64, limit: usize) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let meant = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some_and(|seq| seq.0 <= upto);
+        for bucket in list(&self.root.join(SNAPSHOTS).join(camera.as_str()))? {
+            found.extend(list(&bucket)?.into_iter().filter(meant));
+            if found.len() >= limit {
+                break;
+            }
+        }
+        // A damaged file does not always say whose picture it was.
+        let others = |file: &PathBuf| {
+            let record = fs::read(file).ok().and_then(|bytes| meta::read(&bytes).ok());
+            record.is_some_and(|meta| meta.record.camera != *camera)
+        };
+        found.extend(list(&self.root.join(QUARANTINE))?.into_iter().filter(|file| meant(file) && !others(file)));
+        found.truncate(limit);
+        Ok(found.into_iter().filter_map(|file| file.strip_prefix(&self.root).map(Path::to_owned).ok()).collect())
     }
 
     /// Highest number in any file name, quarantine included: no new picture may reuse it.

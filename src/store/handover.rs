@@ -1,6 +1,6 @@
 //! What passes between the callers, the writer and the readers of the store.
 
-use super::index::{Counters, Index, Key};
+use super::index::{Counters, Erasure, Index, Key};
 use super::keep::Rules;
 use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
 use std::{
@@ -61,7 +61,7 @@ pub struct Shared {
     pub dir: PathBuf,
     pub boot: BootNo,
     /// Held for as long as the store lives; the kernel drops it with the process.
-    pub _lock: File,
+    pub lock: File,
     pub seen: Mutex<Seen>,
     /// Counts commits that give the hub something new.
     pub news: watch::Sender<u64>,
@@ -74,6 +74,12 @@ pub struct Seen {
     pub stores: BTreeMap<u32, StoreId>,
     /// Acknowledged, but not yet committed: not pending any more. With their bytes.
     pub acked: HashMap<Key, u64>,
+    /// Erasures asked for, and how far they are.
+    pub erasures: BTreeMap<CameraId, Erasure>,
+    /// Number and bytes of pinned pictures.
+    pub pinned: (u64, u64),
+    /// What lasts and somebody should do something about.
+    pub alarms: Vec<String>,
 }
 
 impl Shared {

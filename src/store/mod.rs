@@ -6,12 +6,14 @@
 //! delete  commit {rows -> garbage, tombstones} -> unlink -> fsync dirs -> garbage dropped by the next commit
 //! start   lock -> open the index, checked -> finish garbage -> adopt whole orphans, quarantine the rest -> plan
 //! read    hash checked before every upload; a mismatch is marked, tombstoned and never sent
-//! fault   a failed flush or commit: no retry, no more acks, exit 75
+//! erase   commit {mark} -> steps of: commit {rows -> garbage, tombstones} -> unlink -> ... -> commit {done}; goes on after a restart
+//! fault   a failed flush or commit, or another disk under the same path: no retry, no more acks, exit 75
 //! ```
 //! Readers use the index's own snapshots and never wait for the writer.
 
 mod adopt;
 mod blobs;
+mod chores;
 mod handover;
 mod index;
 mod keep;
@@ -21,19 +23,20 @@ mod recover;
 mod writer;
 
 pub use handover::{Configure, Put, PutError, Stored};
-pub use index::{BootRow, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
-pub use keep::{Rules, true_time_ms};
+pub use index::{BootRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
+pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::SlotRun;
 pub use recover::{OpenError, Place, random_u64};
 
 use crate::clock::Clock;
+use crate::config::settings::Mount;
 use crate::image::meta;
 use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
 use crate::protocol::GapRange;
 use handover::{Seen, Shared};
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
 };
 use tokio::sync::{oneshot, watch};
@@ -81,6 +84,13 @@ pub struct Past {
 }
 
 impl Store {
+    /// Whether the disk that the owner requires is there. Nothing is made on the one below it.
+    /// # Errors
+    /// [`OpenError::NotMounted`].
+    pub fn require_mount(dir: &Path, mount: Option<&Mount>) -> Result<(), OpenError> {
+        mount.map_or(Ok(()), |mount| keep::mounted(dir, mount)).map_err(|at| OpenError::NotMounted { at })
+    }
+
     /// Opens the store and starts its writer thread.
     /// # Errors
     /// See [`OpenError`]; each says what to do.
@@ -89,12 +99,18 @@ impl Store {
         let cursors = opened.cursors.into_iter().filter_map(|(id, memory)| Some((id.parse().ok()?, memory))).collect();
         let index_error = |source| OpenError::Index { dir: place.dir.clone(), source };
         let stores = opened.index.stores().map_err(index_error)?;
+        let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
+        let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
+        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
+        let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
+        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new() };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),
             boot: opened.boot,
-            _lock: opened.lock,
-            seen: Mutex::new(Seen { counters: opened.counters.clone(), stores, acked: HashMap::new() }),
+            lock: opened.lock,
+            seen: Mutex::new(seen),
             news: watch::channel(0).0,
             fault: watch::channel(None).0,
         });
@@ -112,7 +128,7 @@ impl Store {
             ledger: ledger::Ledger::default(),
             riders: index::Change::default(),
             due_ms: None,
-            full_said: false,
+            keeper,
             reserved: opened.reserved,
             rebuild: opened.rebuild,
         };
@@ -258,6 +274,41 @@ impl Store {
     /// Number and bytes of all stored pictures.
     pub fn totals(&self) -> (u64, u64) {
         self.shared.seen().counters.totals.values().fold((0, 0), |(n, b), t| (n + t.count, b + t.bytes))
+    }
+
+    /// Number and bytes of pinned pictures.
+    pub fn pinned(&self) -> (u64, u64) {
+        self.shared.seen().pinned
+    }
+    /// What lasts and somebody should do something about, in words.
+    pub fn alarms(&self) -> Vec<String> {
+        self.shared.seen().alarms.clone()
+    }
+    pub fn is_pinned(&self, id: SnapshotId) -> Result<bool, StoreError> {
+        self.key(id).map_or(Ok(false), |key| Ok(self.shared.index.is_pinned(key)?))
+    }
+    /// Keeps a picture whatever the rules say, or lets it go again. Durable when it returns.
+    /// # Errors
+    /// Why it cannot be pinned, in words.
+    pub async fn pin(&self, id: SnapshotId, pin: bool) -> Result<Result<(), String>, StoreError> {
+        let Some(key) = self.key(id) else { return Ok(Err("there is no such picture on this node".to_owned())) };
+        let (answer, verdict) = oneshot::channel();
+        self.send(Work::Pin(key, pin, answer));
+        let verdict = verdict.await.map_err(|_| self.fault_error())?;
+        self.flush().await.map(|()| verdict)
+    }
+    /// Begins to remove all pictures of a camera there are now. When it returns, that will end whatever happens.
+    pub async fn erase(&self, camera: &CameraId) -> Result<Erasure, StoreError> {
+        let (answer, begun) = oneshot::channel();
+        self.send(Work::Erase(camera.clone(), answer));
+        let begun = begun.await.map_err(|_| self.fault_error())?;
+        self.flush().await.map(|()| begun)
+    }
+    /// The last erasure of a camera, under way or done, and what the camera has now (number, bytes).
+    pub fn erasure(&self, camera: &CameraId) -> (Option<Erasure>, u64, u64) {
+        let seen = self.shared.seen();
+        let totals = seen.counters.totals.get(camera).copied().unwrap_or_default();
+        (seen.erasures.get(camera).copied(), totals.count, totals.bytes)
     }
 
     /// The whole file, its hash checked. `Ok(None)`: it is gone, damaged (then it is marked and tombstoned), or

@@ -25,7 +25,7 @@ const LOCK: &str = "lock";
 /// Space held back so that the index can still record why, when nothing else fits.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 8 << 20;
-/// What the index may grow by with one commit.
+/// Left for what else a commit needs: blocks of directories and of the filesystem's own.
 const GROWTH_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,8 @@ pub enum OpenError {
     Locked { dir: PathBuf, pid: String },
     #[error("the data directory {dir} is on {kind}, which cannot keep pictures safe over a power cut; use ext4 or f2fs")]
     Unsafe { dir: PathBuf, kind: &'static str },
+    #[error("the disk at {at} is not mounted; mount it, or take require_mount out of [store] if pictures belong on the disk below")]
+    NotMounted { at: PathBuf },
     #[error("cannot use the data directory {dir}: {source}; {hint}")]
     Io { dir: PathBuf, source: io::Error, hint: &'static str },
     #[error("the index in {dir} has format {found}, this version reads up to {FORMAT}; install the newer version again")]
@@ -78,7 +80,7 @@ pub struct Opened {
 pub fn open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
     match try_open(place, now, boot_id) {
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull && place.dir.join(RESERVE).exists() => {
-            release_reserve(&place.dir);
+            feed_index(&place.dir);
             try_open(place, now, boot_id)
         }
         other => other,
@@ -312,15 +314,20 @@ pub fn reserve(dir: &Path) -> bool {
     !matches!(made, Err(e) if e.kind() == io::ErrorKind::StorageFull)
 }
 
-/// Whether the disk has room for `need` bytes, the index's growth and, unless it is held back already, the reserve.
-pub fn has_room(dir: &Path, need: u64, reserved: bool) -> bool {
-    let besides = if reserved { GROWTH_BYTES } else { RESERVE_BYTES };
-    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail * disk.f_frsize >= besides + need)
-}
-
 /// Gives the held-back space free.
 pub fn release_reserve(dir: &Path) {
     let _ = fs::remove_file(dir.join(RESERVE));
+}
+
+/// Gives the held-back space to the index: as blocks of its file, so that nobody else can have them.
+pub fn feed_index(dir: &Path) {
+    release_reserve(dir);
+    if let Ok(index) = File::options().write(true).open(dir.join(INDEX))
+        && let Ok(about) = index.metadata()
+    {
+        // A filesystem that cannot do this leaves the space free.
+        let _ = rustix::fs::fallocate(&index, rustix::fs::FallocateFlags::KEEP_SIZE, 0, about.len() + RESERVE_BYTES - GROWTH_BYTES);
+    }
 }
 
 pub fn random_u64() -> u64 {

@@ -298,16 +298,20 @@ fn on_a_full_disk_only_what_the_hub_has_makes_room_and_only_where_that_is_wanted
     let [safe, _waiting] = [1, 2].map(|i| store.put(picture(i, 1_000 * u64::from(i))).unwrap());
     block(store.acknowledge(store.id(), vec![(safe.id.seq, safe.hash8)], 0)).unwrap();
     block(store.flush()).unwrap();
-    let decide = |on_full_disk, need, disk_short| {
+    let decide = |on_full_disk, need, free_bytes| {
         let rules = Rules { on_full_disk, ..Rules::default() };
         let totals = store.shared.seen().counters.totals.clone();
-        let verdict = keep::decide(&store.shared.index, &totals, &BTreeMap::new(), &rules, &clock.read(), need, disk_short).unwrap();
-        (verdict.deletes.into_iter().map(|((_, seq), _)| Seq(seq)).collect::<Vec<_>>(), verdict.fits)
+        let disk = keep::Disk { total_bytes: 1_000_000, free_bytes, free_inodes: None };
+        let (held_bytes, ceded_bytes, pinned_bytes) = (0, 0, 0);
+        let scene = keep::Scene { index: &store.shared.index, totals: &totals, rules: &rules, disk, held_bytes, ceded_bytes, pinned_bytes };
+        let need = keep::Need { cameras: [("gate".parse().unwrap(), (need, 1))].into(), made_bytes: 0 };
+        let verdict = keep::decide(&scene, &need).unwrap();
+        (verdict.deletes.into_iter().map(|((_, seq), _)| Seq(seq)).collect::<Vec<_>>(), verdict.refused.is_none())
     };
-    assert_eq!(decide(true, 1_000, true), (vec![safe.id.seq], true));
-    assert_eq!(decide(true, 1_000_000, true), (vec![safe.id.seq], false), "what the hub has not got stays");
-    assert_eq!(decide(true, 1_000, false), (vec![], true), "a disk with room loses nothing");
-    assert_eq!(decide(false, 1_000, true), (vec![], true), "nobody asked for it");
+    assert_eq!(decide(true, 1_000, 0), (vec![safe.id.seq], true));
+    assert_eq!(decide(true, 1_000_000, 0), (vec![], false), "what the hub has not got stays, and nothing goes in vain");
+    assert_eq!(decide(true, 1_000, 2_000), (vec![], true), "a disk with room loses nothing");
+    assert_eq!(decide(false, 1_000, 0), (vec![], false), "nobody asked for it");
 }
 
 #[test]

@@ -7,15 +7,15 @@
 
 use super::adopt::{ADOPT_MAX, Adopting, Rebuild};
 use super::blobs::{Blob, Blobs, WriteError};
+use super::chores::Keeper;
 use super::handover::{Configure, Put, PutError, Shared, Stored};
-use super::index::{BootRow, Change, Counters, Key, RunState, SnapRow, SnapState};
-use super::keep;
+use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState};
 use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;
-use crate::model::{BootNo, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
+use crate::model::{BootNo, CameraId, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
 use crate::protocol::{GapRange, Record};
 use std::{
     collections::BTreeMap,
@@ -29,8 +29,6 @@ use tokio::sync::oneshot;
 const OUTCOMES_WAIT_MS: u64 = 60_000;
 const ACKS_WAIT_MS: u64 = 10_000;
 const ACKS_MAX: usize = 32;
-/// What the self-description adds to a picture, generously.
-const HEADER_BYTES: u64 = 2_048;
 
 pub enum Work {
     Put(Box<Put>, oneshot::Sender<Result<Stored, PutError>>),
@@ -44,6 +42,9 @@ pub enum Work {
     Corrupt(Key, String),
     /// The hub has answered for all of these.
     Answered(Key, Key),
+    /// Pins or unpins a picture; the answer comes at once, and holds with the next commit.
+    Pin(Key, bool, oneshot::Sender<Result<(), String>>),
+    Erase(CameraId, oneshot::Sender<Erasure>),
     Configure(Configure),
     /// Commits what waits, then answers.
     Flush(oneshot::Sender<()>),
@@ -66,8 +67,7 @@ pub struct Writer {
     /// What rides on the next commit, and when it must go alone.
     pub riders: Change,
     pub due_ms: Option<u64>,
-    /// Whether the log already says that the store is full.
-    pub full_said: bool,
+    pub keeper: Keeper,
     /// Space is held back so that the index can record why, when nothing else fits. Once it was given free, pictures wait
     /// until there is room for it again: they must not eat what the index needs.
     pub reserved: bool,
@@ -81,7 +81,14 @@ impl Writer {
     pub fn run(mut self, work: &mpsc::Receiver<Work>) {
         let mut stop = None;
         while stop.is_none() {
-            let first = match self.due_ms {
+            let now = self.clock.read();
+            let wake_ms = self.due_ms.into_iter().chain(self.keeper.wake_ms(&now)).min();
+            let first = match wake_ms {
+                // Between two steps of a long piece of work, pictures go first.
+                _ if self.keeper.busy() => work.try_recv().map_err(|e| match e {
+                    mpsc::TryRecvError::Empty => mpsc::RecvTimeoutError::Timeout,
+                    mpsc::TryRecvError::Disconnected => mpsc::RecvTimeoutError::Disconnected,
+                }),
                 _ if self.rebuild.is_some() => match self.rebuild_while_idle(work) {
                     Ok(first) => first,
                     Err(fault) => {
@@ -90,7 +97,7 @@ impl Writer {
                     }
                 },
                 None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-                Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(self.clock.boottime_ms()))),
+                Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(now.boottime_ms))),
             };
             let mut puts: Vec<(Box<Put>, Answer)> = Vec::new();
             let (mut bytes, mut flush) = (0, Vec::new());
@@ -116,7 +123,7 @@ impl Writer {
                 next = if enough { None } else { work.try_recv().ok() };
             }
             let due = self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
-            if puts.is_empty() && flush.is_empty() && stop.is_none() && !due {
+            if puts.is_empty() && flush.is_empty() && stop.is_none() && !due && !self.chores_due() {
                 continue;
             }
             if let Err(fault) = self.step(puts) {
@@ -153,7 +160,7 @@ impl Writer {
             if done || self.riders.snaps.len() >= ADOPT_MAX {
                 self.due_ms = Some(now_ms);
             }
-            if self.due_ms.is_some_and(|at| at <= now_ms) {
+            if self.due_ms.is_some_and(|at| at <= now_ms) || self.chores_due() {
                 return Ok(Err(mpsc::RecvTimeoutError::Timeout));
             }
         }
@@ -202,8 +209,17 @@ impl Writer {
                 self.riders.answered.push((from, to));
                 0
             }
+            Work::Pin(key, pin, answer) => {
+                let _ = answer.send(self.pin(key, pin));
+                0
+            }
+            Work::Erase(camera, answer) => {
+                let _ = answer.send(self.erase(camera));
+                0
+            }
             Work::Configure(config) => {
                 self.config = config;
+                self.configured();
                 return;
             }
             Work::Put(..) | Work::Flush(_) | Work::Stop(_) => return,
@@ -215,50 +231,41 @@ impl Writer {
     /// One commit: a group of pictures, if any, with everything that rides along.
     fn step(&mut self, puts: Vec<(Box<Put>, Answer)>) -> Result<(), String> {
         let now = self.clock.read();
-        let need: u64 = puts.iter().map(|(p, _)| p.jpeg.len() as u64 + HEADER_BYTES).sum();
-        let mut disk_short = !puts.is_empty() && !recover::has_room(&self.dir, need, self.reserved);
-        let mut verdict = self.decide(&now, need, disk_short)?;
-        if !puts.is_empty() && !verdict.fits && !self.riders.acks.is_empty() {
-            // What the hub has just acknowledged may make the room.
-            self.step(Vec::new())?;
-            verdict = self.decide(&now, need, disk_short)?;
-        }
-        self.riders.deletes.append(&mut verdict.deletes);
-        if disk_short && !self.riders.deletes.is_empty() {
-            // The old files must be gone before there is room for the new ones.
-            self.step(Vec::new())?;
-            disk_short = !recover::has_room(&self.dir, need, self.reserved);
-            verdict = self.decide(&now, need, false)?;
-            self.riders.deletes.append(&mut verdict.deletes);
-        }
+        let puts = if puts.is_empty() { puts } else { self.admit(puts, &now)? };
+        self.chores(&now)?;
         let mut change = std::mem::take(&mut self.riders);
         let mut answers = Vec::new();
-        self.reserved |= !puts.is_empty() && !disk_short && recover::reserve(&self.dir);
-        let refusal = match (verdict.fits, self.reserved) {
-            (false, _) if !disk_short => Some("keep.bytes is reached and the hub has not got the rest"),
-            (true, true) if !disk_short => None,
-            _ => Some("the disk is full"),
-        };
-        match refusal {
-            None => self.write_group(puts, &now, &mut change, &mut answers)?,
-            Some(why) => {
-                if !puts.is_empty() {
-                    self.say_full(Some(why));
+        if !puts.is_empty() {
+            self.write_group(puts, &now, &mut change, &mut answers)?;
+            if let Err(gone) = self.still_mounted() {
+                // They lie on the disk below, where nobody would look for them.
+                for (_, stored) in &answers {
+                    let _ = std::fs::remove_file(&stored.path);
                 }
-                for (_, answer) in puts {
-                    let _ = answer.send(Err(PutError::Full));
-                }
+                return Err(gone);
             }
         }
+        self.commit(change, answers, &now)
+    }
+
+    /// Commits what rides along, and nothing else.
+    pub fn commit_riders(&mut self, now: &Reading) -> Result<(), String> {
+        let change = std::mem::take(&mut self.riders);
+        self.commit(change, Vec::new(), now)
+    }
+
+    fn commit(&mut self, mut change: Change, answers: Vec<(Answer, Stored)>, now: &Reading) -> Result<(), String> {
         change.cursors = self.ledger.take_moved();
-        self.note_boot(&now, &mut change);
+        self.note_boot(now, &mut change);
         let acked: Vec<Key> = change.acks.iter().map(|(key, _)| *key).collect();
         let told = !change.snaps.is_empty()
             || !change.outcomes.is_empty()
             || !change.ranges.is_empty()
             || !change.wanted.is_empty()
-            || !change.answered.is_empty();
+            || !change.answered.is_empty()
+            || !change.erased.is_empty();
         if !change.is_empty() {
+            self.feed_index();
             self.shared
                 .index
                 .commit(&change, &mut self.counters, self.config.hub)
@@ -267,21 +274,17 @@ impl Writer {
         self.due_ms = None;
         self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);
+        self.committed(&change)?;
         for (answer, stored) in answers {
             let _ = answer.send(Ok(stored));
         }
-        if !change.deletes.is_empty() {
+        if !(change.deletes.is_empty() && change.erased.is_empty()) {
             let garbage = self.shared.index.garbage().map_err(|e| format!("the index cannot be read: {e}"))?;
             self.blobs.remove(&garbage).map_err(|e| format!("a picture cannot be deleted: {e}"))?;
             // The rows that name them go with the next commit, whenever that is; at a start they are gone through again.
             self.riders.garbage_gone = garbage;
         }
         Ok(())
-    }
-
-    fn decide(&self, now: &Reading, need: u64, disk_short: bool) -> Result<keep::Verdict, String> {
-        keep::decide(&self.shared.index, &self.counters.totals, &self.boots, &self.config.keep, now, need, disk_short)
-            .map_err(|e| format!("the index cannot be read: {e}"))
     }
 
     fn write_group(
@@ -345,7 +348,7 @@ impl Writer {
             Ok(()) => self.say_full(None),
             Err(WriteError::Full(e)) => {
                 self.say_full(Some(&format!("the disk is full ({e})")));
-                recover::release_reserve(&self.dir);
+                recover::feed_index(&self.dir);
                 self.reserved = false;
                 for (_, answer, _, _) in ready {
                     let _ = answer.send(Err(PutError::Full));
@@ -401,24 +404,6 @@ impl Writer {
                 }
                 change.trusted_ms = now.quality.trusted().then_some(now.wall_ms);
             }
-        }
-    }
-
-    /// Says once that the store is full, and once that it is not any more.
-    fn say_full(&mut self, why: Option<&str>) {
-        match why {
-            Some(why) if !self.full_said => {
-                tracing::error!(
-                    why,
-                    "the store is full: no pictures are taken until there is room; connect the hub, raise keep.bytes or make room"
-                );
-                self.full_said = true;
-            }
-            None if self.full_said => {
-                tracing::info!("the store has room again");
-                self.full_said = false;
-            }
-            _ => {}
         }
     }
 }

@@ -163,6 +163,7 @@ impl<'a> Life<'a> {
                     news = self.use_store(stores.borrow_and_update().clone());
                 }
                 Event::News => {
+                    self.forget_erased();
                     self.memory.outbox.news();
                     self.memory.gaps.news();
                     self.memory.asks.news();
@@ -529,6 +530,13 @@ impl<'a> Life<'a> {
             }
             Done::WantedAgain => self.memory.outbox.news(),
             Done::Answered => self.memory.asks.settled(),
+        }
+    }
+
+    /// What the store has no more is not sent on from memory: somebody may have wanted it gone.
+    fn forget_erased(&mut self) {
+        if let Some(store) = &self.store {
+            self.pictures.retain(|id, _| !matches!(store.snap(*id), Ok(None)));
         }
     }
 

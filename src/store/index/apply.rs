@@ -2,7 +2,9 @@
 
 use super::change::{Change, Counters};
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, RANGES, SNAPS, STORES};
+use super::tables::{
+    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, PINS, RANGES, SNAPS, STORES,
+};
 use crate::model::{Outcome, Seq, SnapshotId, StoreId};
 use crate::protocol::{Gap, GapItem};
 use redb::{ReadableTable, WriteTransaction};
@@ -77,6 +79,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
     if !(change.acks.is_empty() && change.wanted.is_empty()) {
         let mut ask = txn.open_table(ASK)?;
         let (mut snaps, mut pending, mut free) = (txn.open_table(SNAPS)?, txn.open_table(PENDING)?, txn.open_table(FREE)?);
+        let pins = txn.open_table(PINS)?;
         let acked = change.acks.iter().map(|(key, hash)| (key, Some(hash), SnapState::Pending, SnapState::Acknowledged));
         let wanted = change.wanted.iter().map(|key| (key, None, SnapState::Acknowledged, SnapState::Pending));
         for (key, hash, from, to) in acked.chain(wanted) {
@@ -94,7 +97,9 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
             let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), (u8::from(!snap.commanded), key.0, key.1));
             if to == SnapState::Acknowledged {
                 pending.remove(queued)?;
-                free.insert(camera, snap.bytes)?;
+                if pins.get(key)?.is_none() {
+                    free.insert(camera, snap.bytes)?;
+                }
                 totals.pending = totals.pending.saturating_sub(1);
                 totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
             } else {
@@ -124,25 +129,55 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
     Ok(())
 }
 
+/// A pinned picture is not among those that may be deleted, whatever the hub says of it.
+pub fn apply_pins(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+    if change.pins.is_empty() {
+        return Ok(());
+    }
+    let (mut pins, mut free, snaps) = (txn.open_table(PINS)?, txn.open_table(FREE)?, txn.open_table(SNAPS)?);
+    for (key, pin) in &change.pins {
+        let Some(snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
+        let place = (snap.camera.as_str(), key.0, key.1);
+        if *pin {
+            pins.insert(key, snap.bytes)?;
+            free.remove(place)?;
+        } else if pins.remove(key)?.is_some() && matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt) {
+            free.insert(place, snap.bytes)?;
+        }
+    }
+    Ok(())
+}
+
 pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counters, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
-    if change.deletes.is_empty() && change.corrupt.is_empty() && change.garbage_gone.is_empty() {
+    let nothing = change.deletes.is_empty() && change.erased.is_empty() && change.erasures.is_empty();
+    if nothing && change.corrupt.is_empty() && change.garbage_gone.is_empty() {
         return Ok(());
     }
     let stores = store_names(txn)?;
     let (mut snaps, mut by_camera, mut by_schedule) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?, txn.open_table(BY_SCHEDULE)?);
     let (mut pending, mut free, mut garbage) = (txn.open_table(PENDING)?, txn.open_table(FREE)?, txn.open_table(GARBAGE)?);
-    let gone = change.deletes.iter().map(|(key, reason)| (*key, (*reason).to_owned(), true));
-    let damaged = change.corrupt.iter().map(|(key, found)| (*key, found.clone(), false));
-    for (key, reason, forget) in gone.chain(damaged) {
+    let mut pins = txn.open_table(PINS)?;
+    let gone = change.deletes.iter().map(|(key, reason)| (*key, (*reason).to_owned(), true, false));
+    let erased = change.erased.iter().map(|key| (*key, "erased on request".to_owned(), true, true));
+    let damaged = change.corrupt.iter().map(|(key, found)| (*key, found.clone(), false, true));
+    for (key, reason, forget, pinned_too) in gone.chain(erased).chain(damaged) {
+        let pinned = pins.get(key)?.is_some();
+        // Pinned by this very commit, after the choice was made.
+        if pinned && !pinned_too {
+            continue;
+        }
         let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
         let camera = snap.camera.clone();
         let totals = next.totals.entry(camera.clone()).or_default();
         if matches!(snap.state, SnapState::Pending | SnapState::Ask) {
             totals.pending = totals.pending.saturating_sub(1);
             totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
-            if let Some(store) = stores.get(&key.0) {
-                gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
-            }
+        }
+        // What is still to be sent, or asked for, is not at the hub as far as we know.
+        if !matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt)
+            && let Some(store) = stores.get(&key.0)
+        {
+            gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
         }
         pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
         if snap.state == SnapState::Ask {
@@ -158,12 +193,19 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
                 by_schedule.remove((slot.schedule.as_str(), key.0, key.1))?;
             }
             snaps.remove(key)?;
+            pins.remove(key)?;
         } else {
             snap.state = SnapState::Corrupt;
             // A damaged picture may still go when its time comes.
-            free.insert((camera.as_str(), key.0, key.1), snap.bytes)?;
+            if !pinned {
+                free.insert((camera.as_str(), key.0, key.1), snap.bytes)?;
+            }
             snaps.insert(key, bytes(&snap)?.as_slice())?;
         }
+    }
+    let mut erasures = txn.open_table(ERASURES)?;
+    for (camera, erasure) in &change.erasures {
+        erasures.insert(camera.as_str(), bytes(erasure)?.as_slice())?;
     }
     for path in &change.garbage_gone {
         garbage.remove(path.to_string_lossy().as_ref())?;

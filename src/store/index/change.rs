@@ -1,6 +1,6 @@
 //! One commit's worth of change.
 
-use super::rows::{BootRow, RunState, SnapRow, Totals};
+use super::rows::{BootRow, Erasure, RunState, SnapRow, Totals};
 use super::tables::Key;
 use crate::model::{BootNo, CameraId, Hash8, Outcome, ScheduleId, Slot, StoreId};
 use crate::protocol::GapRange;
@@ -21,6 +21,13 @@ pub struct Change {
     pub wanted: Vec<Key>,
     /// Pictures to forget; those the hub has not got leave a tombstone with this reason.
     pub deletes: Vec<(Key, &'static str)>,
+    /// Pictures to pin (`true`) or to let go.
+    pub pins: Vec<(Key, bool)>,
+    /// Pictures to forget on request, pinned or not.
+    pub erased: Vec<Key>,
+    pub erasures: Vec<(CameraId, Erasure)>,
+    /// Where the sweeps by time have got to. Rides along: by itself it changes nothing.
+    pub sweep_marks: Option<Vec<u8>>,
     /// Pictures found damaged, with what was found.
     pub corrupt: Vec<(Key, String)>,
     pub garbage_gone: Vec<PathBuf>,
@@ -45,6 +52,9 @@ impl Change {
             && self.gaps_acked == 0
             && self.wanted.is_empty()
             && self.deletes.is_empty()
+            && self.pins.is_empty()
+            && self.erased.is_empty()
+            && self.erasures.is_empty()
             && self.corrupt.is_empty()
             && self.garbage_gone.is_empty()
             && self.cursors.is_empty()

@@ -17,14 +17,14 @@ mod rows;
 mod tables;
 
 pub use read::Query;
-pub use rows::{BootRow, RunState, SnapRow, SnapState, Totals};
+pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals};
 pub use tables::{FORMAT, Key, PendingKey};
 
 pub use change::{Change, Counters};
 pub use open::Index;
 
 use crate::protocol::{self, Gap};
-use apply::{apply_acks, apply_deletes, apply_ledger, apply_snaps, renumber_gaps};
+use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps, renumber_gaps};
 use tables::{GAPS, STORES, put_meta};
 
 impl Index {
@@ -49,6 +49,7 @@ impl Index {
         }
         apply_snaps(&txn, change, &mut next)?;
         apply_acks(&txn, change, &mut next)?;
+        apply_pins(&txn, change)?;
         apply_deletes(&txn, change, &mut next, &mut gap)?;
         apply_ledger(&txn, change, &mut gap)?;
         if report {
@@ -66,6 +67,9 @@ impl Index {
         }
         if let Some(run) = &change.run {
             put_meta(&txn, "run", run)?;
+        }
+        if let Some(marks) = &change.sweep_marks {
+            put_meta(&txn, "sweep", marks)?;
         }
         if let Some(ms) = &change.trusted_ms {
             put_meta(&txn, "trusted_ms", ms)?;

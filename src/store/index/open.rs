@@ -52,6 +52,15 @@ impl Index {
         Ok(txn.commit()?)
     }
 
+    /// For tests of rules, which need no disk.
+    #[cfg(test)]
+    pub fn in_memory() -> Result<Self, redb::Error> {
+        let db = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
+        let index = Self { db };
+        index.migrate()?;
+        Ok(index)
+    }
+
     pub fn begin(&self) -> Result<WriteTransaction, redb::Error> {
         let mut txn = self.db.begin_write()?;
         txn.set_two_phase_commit(true);

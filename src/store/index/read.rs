@@ -1,9 +1,10 @@
 //! Questions to the index. Readers see the last commit and never wait for the writer.
 
 use super::open::Index;
-use super::rows::{BootRow, SnapRow, row};
+use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
-    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PendingKey, RANGES, SNAPS, STORES,
+    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES, SNAPS,
+    STORES,
 };
 use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
@@ -173,17 +174,80 @@ impl Index {
             .collect()
     }
 
-    /// The oldest acknowledged picture of a camera.
-    pub fn oldest_free(&self, camera: &CameraId, limit: usize) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
+    /// A camera's pictures that may be deleted, from a place on, oldest first.
+    pub fn free_from(&self, camera: &CameraId, from: Key, limit: usize) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
         let txn = self.read()?;
         let (free, snaps) = (txn.open_table(FREE)?, txn.open_table(SNAPS)?);
         let mut found = Vec::new();
-        for entry in free.range((camera.as_str(), 0, 0)..=(camera.as_str(), u32::MAX, u64::MAX))?.take(limit) {
+        for entry in free.range((camera.as_str(), from.0, from.1)..=(camera.as_str(), u32::MAX, u64::MAX))?.take(limit) {
             let (_, ord, seq) = entry?.0.value();
             if let Some(value) = snaps.get((ord, seq))? {
                 found.push(((ord, seq), row(value.value())?));
             }
         }
         Ok(found)
+    }
+
+    /// The last picture of a camera before a place, of those that may be deleted.
+    pub fn free_before(&self, camera: &CameraId, before: Key) -> Result<Option<(Key, SnapRow)>, redb::Error> {
+        let txn = self.read()?;
+        let (free, snaps) = (txn.open_table(FREE)?, txn.open_table(SNAPS)?);
+        let last = free.range((camera.as_str(), 0, 0)..(camera.as_str(), before.0, before.1))?.next_back().transpose()?;
+        let Some((key, _)) = last else { return Ok(None) };
+        let (_, ord, seq) = key.value();
+        snaps.get((ord, seq))?.map(|value| Ok(((ord, seq), row(value.value())?))).transpose()
+    }
+
+    /// All of a camera's pictures from a place on, oldest first, and whether each is pinned.
+    pub fn oldest_from(&self, camera: &CameraId, from: Key, limit: usize) -> Result<Vec<(Key, SnapRow, bool)>, redb::Error> {
+        let txn = self.read()?;
+        let (by, snaps, pins) = (txn.open_table(BY_CAMERA)?, txn.open_table(SNAPS)?, txn.open_table(PINS)?);
+        let mut found = Vec::new();
+        for entry in by.range((camera.as_str(), from.0, from.1)..=(camera.as_str(), u32::MAX, u64::MAX))?.take(limit) {
+            let (_, ord, seq) = entry?.0.value();
+            if let Some(value) = snaps.get((ord, seq))? {
+                found.push(((ord, seq), row(value.value())?, pins.get((ord, seq))?.is_some()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Up to `limit` pictures of a camera with a number up to `upto`, whatever their store, oldest first.
+    pub fn keys_upto(&self, camera: &CameraId, upto: u64, limit: usize) -> Result<Vec<Key>, redb::Error> {
+        let txn = self.read()?;
+        let by = txn.open_table(BY_CAMERA)?;
+        let mut found = Vec::new();
+        for entry in by.range((camera.as_str(), 0, 0)..=(camera.as_str(), u32::MAX, u64::MAX))? {
+            let (_, ord, seq) = entry?.0.value();
+            if seq <= upto {
+                found.push((ord, seq));
+                if found.len() == limit {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Pinned pictures with their bytes.
+    pub fn pins(&self) -> Result<Vec<(Key, u64)>, redb::Error> {
+        let txn = self.read()?;
+        let table = txn.open_table(PINS)?;
+        table.iter()?.map(|e| e.map(|(k, v)| (k.value(), v.value())).map_err(Into::into)).collect()
+    }
+
+    pub fn is_pinned(&self, key: Key) -> Result<bool, redb::Error> {
+        Ok(self.read()?.open_table(PINS)?.get(key)?.is_some())
+    }
+
+    pub fn erasures(&self) -> Result<BTreeMap<CameraId, Erasure>, redb::Error> {
+        let (txn, mut all) = (self.read()?, BTreeMap::new());
+        for entry in txn.open_table(ERASURES)?.iter()? {
+            let (camera, value) = entry?;
+            if let Ok(camera) = camera.value().parse() {
+                all.insert(camera, row(value.value())?);
+            }
+        }
+        Ok(all)
     }
 }

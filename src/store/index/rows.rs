@@ -42,6 +42,17 @@ pub struct BootRow {
     pub last_ms: u64,
 }
 
+/// All pictures of a camera up to a number are to go, whatever else holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    /// The newest number there was when it was asked for: pictures taken since are not meant.
+    pub upto: u64,
+    /// When it was asked for, as the clock said then.
+    pub asked_ms: i64,
+    pub removed: u64,
+    pub done: bool,
+}
+
 /// How the agent last ended, as far as the index knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {

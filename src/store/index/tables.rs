@@ -20,8 +20,12 @@ pub const BY_SCHEDULE: TableDefinition<(&str, u32, u64), ()> = TableDefinition::
 /// Pictures whose fate the hub is to be asked about.
 pub const ASK: TableDefinition<Key, ()> = TableDefinition::new("ask");
 pub const PENDING: TableDefinition<PendingKey, ()> = TableDefinition::new("pending");
-/// Acknowledged pictures of each camera, oldest first: what may be deleted.
+/// Acknowledged pictures of each camera that nobody pinned, oldest first: what may be deleted.
 pub const FREE: TableDefinition<(&str, u32, u64), u64> = TableDefinition::new("acknowledged");
+/// Pictures that only an erasure may remove, with their bytes. They are not among [`FREE`].
+pub const PINS: TableDefinition<Key, u64> = TableDefinition::new("pins");
+/// Erasures asked for, by camera: under way until done, then on record.
+pub const ERASURES: TableDefinition<&str, &[u8]> = TableDefinition::new("erasures");
 pub const GARBAGE: TableDefinition<&str, ()> = TableDefinition::new("garbage");
 pub const OUTCOMES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("outcomes");
 pub const RANGES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("ranges");
@@ -33,7 +37,7 @@ pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
 macro_rules! each_table {
     (|$table:ident| $do:block) => {
         $crate::store::index::tables::each_table!(@ $table $do
-            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING ASK FREE GARBAGE OUTCOMES RANGES CURSORS BOOTS GAPS)
+            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING ASK FREE PINS ERASURES GARBAGE OUTCOMES RANGES CURSORS BOOTS GAPS)
     };
     (@ $table:ident $do:block $($name:ident)*) => {
         $({
