@@ -9,6 +9,7 @@
 //! | `GET /snapshots/<id>` | the picture |
 //! | `POST`, `DELETE /snapshots/<id>/pin` | keeps the picture whatever the rules say, or lets it go again |
 //! | `POST /cameras/<id>/erase` | begins to remove all pictures of a camera; `GET` tells how far that is (JSON) |
+//! | `GET /report?since` | how many slots of each schedule and UTC day ended how, from the day of `since` (ms since 1970) on |
 //! | `GET /explain?schedule&at` | what became of the slot nearest to an instant (ms since 1970, JSON) |
 //!
 //! Errors are JSON `{code, message}`. The socket is `0660`: who may open it may ask anything.
@@ -18,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::{BootNo, CameraId, Failure, Outcome, Quality, ScheduleId, Slot, SnapshotId, Stamp};
 use crate::protocol::{CameraState, GapRange};
 use crate::status::{ConfigOrigin, UplinkStatus};
-use crate::store::{BootRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
+use crate::store::{BootRow, DayRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
 use axum::{
     Json, Router,
     extract::{Path, Query as UrlQuery, State},
@@ -121,6 +122,45 @@ pub struct ExplainAnswer {
     /// When somebody asked for the erasure that removed the picture (ms since 1970).
     #[serde(default)]
     pub erased_ms: Option<i64>,
+    pub camera: Option<CameraId>,
+    /// Where its picture stands, if there was one and it is still here.
+    pub picture: Option<SnapState>,
+    /// When the schedule's last picture before was due, and its next one after.
+    pub last_good_ms: Option<i64>,
+    pub next_good_ms: Option<i64>,
+}
+impl ExplainAnswer {
+    fn unknown(schedule: ScheduleId) -> Self {
+        Self {
+            schedule,
+            slot: None,
+            time_ms: None,
+            outcome: None,
+            range: None,
+            erased_ms: None,
+            camera: None,
+            picture: None,
+            last_good_ms: None,
+            next_good_ms: None,
+        }
+    }
+}
+
+/// What became of a schedule's slots on one UTC day.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReportDay {
+    pub schedule: String,
+    /// `2026-11-22`, by UTC.
+    pub day: String,
+    /// The clock was not trusted: the day is what it said then.
+    pub unsure: bool,
+    /// How many slots ended how, such as `captured` or `failed: timeout`; `unknown number …` counts stretches nobody could count.
+    pub slots: DayRow,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReportAnswer {
+    pub days: Vec<ReportDay>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -180,6 +220,7 @@ pub async fn serve(listener: UnixListener, handle: Handle) -> io::Result<()> {
         .route("/snapshots/{id}/pin", post(pin).delete(unpin))
         .route("/cameras/{camera}/erase", post(erase).get(erased))
         .route("/explain", get(explain))
+        .route("/report", get(report))
         .fallback(|| async { Error::not_found("no such page; `shutterd --help` tells what can be asked") })
         .with_state(handle);
     axum::serve(listener, router).await
@@ -362,14 +403,66 @@ async fn explain(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<Explain
     let camera = handle.settings.borrow().schedules.iter().find(|s| s.id == schedule).map(|s| s.camera.clone());
     let found = beside(move || {
         let mut found = nearest(&store, schedule, asked.at)?;
-        if let (Some(Outcome::Captured { id, .. }), Some(camera)) = (&found.outcome, camera)
-            && store.snap(*id)?.is_none()
-        {
-            found.erased_ms = store.erasure(&camera).0.filter(|e| id.seq.0 <= e.upto).map(|e| e.asked_ms);
-        }
+        found.camera = camera;
+        add_evidence(&store, &mut found)?;
         Ok(found)
     });
     Ok(Json(found.await?))
+}
+
+/// What stands around a slot in the ledger.
+fn add_evidence(store: &Store, answer: &mut ExplainAnswer) -> Result<(), StoreError> {
+    if let Some(Outcome::Captured { id, .. }) = answer.outcome {
+        answer.picture = store.snap(id)?.map(|row| row.state);
+        if let (None, Some(camera)) = (answer.picture, &answer.camera) {
+            answer.erased_ms = store.erasure(camera).0.filter(|e| id.seq.0 <= e.upto).map(|e| e.asked_ms);
+        }
+        return Ok(());
+    }
+    let place = |at: &crate::protocol::Instant| (at.boot, at.due_ms);
+    if let (None, Some(slot)) = (&answer.range, &answer.slot) {
+        let here = (slot.boot, slot.due_ms);
+        store.ranges(&answer.schedule, |range| {
+            let (from, to) = (place(&range.from), place(&range.to));
+            if from <= here && here <= to {
+                answer.range = Some(range);
+            }
+            from > here
+        })?;
+    }
+    let around = match (&answer.range, &answer.slot) {
+        (Some(range), _) => Some((place(&range.from), place(&range.to))),
+        (None, Some(slot)) => Some(((slot.boot, slot.due_ms), (slot.boot, slot.due_ms))),
+        (None, None) => None,
+    };
+    let Some((first, last)) = around else { return Ok(()) };
+    let boots = store.boots()?;
+    let near = |(boot, due_ms), later| -> Result<Option<i64>, StoreError> {
+        let due_ms = store.captured_near(&answer.schedule, boot, due_ms, later)?;
+        Ok(boots.get(&boot).zip(due_ms).map(|(boot, due_ms)| boot.offset_ms + due_ms as i64))
+    };
+    (answer.last_good_ms, answer.next_good_ms) = (near(first, false)?, near(last, true)?);
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct ReportQuery {
+    /// Milliseconds since 1970.
+    since: Option<i64>,
+}
+
+async fn report(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ReportQuery>) -> Result<Json<ReportAnswer>, Error> {
+    const DAY_MS: i64 = 86_400_000;
+    let store = store_of(&handle)?;
+    // What is known but not yet written counts too.
+    store.flush().await?;
+    let from_day = asked.since.map_or(i32::MIN, |ms| ms.div_euclid(DAY_MS).clamp(i32::MIN.into(), i32::MAX.into()) as i32);
+    let days = beside(move || store.days(from_day)).await?;
+    let days = days.into_iter().map(|(schedule, unsure, day, slots)| {
+        let date = chrono::DateTime::from_timestamp_millis(i64::from(day) * DAY_MS);
+        ReportDay { schedule, day: date.map_or_else(String::new, |date| date.format("%Y-%m-%d").to_string()), unsure, slots }
+    });
+    Ok(Json(ReportAnswer { days: days.collect() }))
 }
 
 /// The slot nearest to a wall-clock instant, over all boots whose offset is known.
@@ -394,7 +487,7 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
                 let slot = Some(Slot { schedule: schedule.clone(), boot: *boot, due_ms: due, plan_ms: None });
                 offer(
                     due.abs_diff(due_ms),
-                    ExplainAnswer { schedule: schedule.clone(), slot, time_ms, outcome: Some(outcome), range: None, erased_ms: None },
+                    ExplainAnswer { slot, time_ms, outcome: Some(outcome), ..ExplainAnswer::unknown(schedule.clone()) },
                 );
                 break;
             }
@@ -407,17 +500,9 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
         let outcome = Some(range.outcome.clone());
         offer(
             distance,
-            ExplainAnswer {
-                schedule: schedule.clone(),
-                slot: None,
-                time_ms: Some(at_ms.clamp(from, to)),
-                outcome,
-                range: Some(range),
-                erased_ms: None,
-            },
+            ExplainAnswer { time_ms: Some(at_ms.clamp(from, to)), outcome, range: Some(range), ..ExplainAnswer::unknown(schedule.clone()) },
         );
         distance != 0
     })?;
-    let unknown = ExplainAnswer { schedule, slot: None, time_ms: None, outcome: None, range: None, erased_ms: None };
-    Ok(best.map_or(unknown, |(_, answer)| answer))
+    Ok(best.map_or_else(|| ExplainAnswer::unknown(schedule), |(_, answer)| answer))
 }

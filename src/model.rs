@@ -34,6 +34,11 @@ pub const BUCKET: u64 = 1_000;
 pub const SEQ_MAX: u64 = 1 << 48;
 /// Highest boot number that is believed: one a minute for 2,000 years.
 pub const BOOT_MAX: BootNo = 1 << 30;
+/// Slots with a row of their own in the ledger: a year of eight five-minute cameras, 60 MB of index. The oldest go first; the days
+/// keep what they sum up to.
+pub const OUTCOME_ROWS_MAX: u64 = 1_000_000;
+/// Days of which the ledger keeps the sums.
+pub const DAYS_KEPT: i32 = 1_100;
 /// Pictures that the hub is asked about with one message.
 pub const ASK_MAX: usize = 256;
 /// Largest picture accepted from any source.
@@ -451,6 +456,33 @@ pub enum Off {
     Storage,
     /// The index was lost with what it knew.
     IndexLost,
+}
+
+impl Outcome {
+    /// A short name for counting, such as `failed: timeout`.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Captured { .. } => "captured".into(),
+            Self::Failed { reason } => format!("failed: {}", reason.code),
+            Self::Missed { reason: Missed::Busy } => "missed: busy".into(),
+            Self::Missed { reason: Missed::Asleep } => "missed: asleep".into(),
+            Self::Skipped { reason: Skipped::Full } => "skipped: full".into(),
+            Self::Skipped { reason: Skipped::Paused } => "skipped: paused".into(),
+            Self::Off { reason } => match reason {
+                Off::Stop => "off: stopped",
+                Off::Crash => "off: crash",
+                Off::Power => "off: power",
+                Off::Storage => "off: storage",
+                Off::IndexLost => "off: index lost",
+            }
+            .into(),
+        }
+    }
+
+    /// Whether both ended without a picture for the same reason, whatever the words.
+    pub fn same_reason(&self, other: &Self) -> bool {
+        !matches!(self, Self::Captured { .. }) && self.label() == other.label()
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -9,7 +9,7 @@ mod trouble;
 mod words;
 
 use crate::agent;
-use crate::api::{EraseAnswer, ErrorAnswer, ExplainAnswer, ListAnswer, PinAnswer, StatusAnswer};
+use crate::api::{EraseAnswer, ErrorAnswer, ExplainAnswer, ListAnswer, PinAnswer, ReportAnswer, StatusAnswer};
 use crate::camera;
 use crate::capture::v4l2;
 use crate::clock::{Clock, Reading, SystemClock};
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 use trouble::Trouble;
-use words::{device_in_words, erasure_in_words, explain_in_words, list_in_words, parse_time, print, say, status_in_words};
+use words::{device_in_words, erasure_in_words, explain_in_words, list_in_words, parse_time, print, report_in_words, say, status_in_words};
 
 const CONFIG_DEFAULT: &str = "/etc/shutterd/shutterd.toml";
 
@@ -104,6 +104,12 @@ enum Do {
     },
     /// Show what runs, what waits for the hub and what is wrong
     Status,
+    /// How complete the pictures are: planned, captured, and each reason why not
+    Report {
+        /// From the (UTC) day of this time on, such as 2026-11-22 or "2026-11-22 12:05"; else all that is on record.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        since: Option<i64>,
+    },
     /// Tell what became of the slot of a schedule nearest to a time
     Explain {
         schedule: ScheduleId,
@@ -153,6 +159,8 @@ pub fn main() -> Exit {
         }
         Do::Erase { camera, yes } => erase(&at, camera, *yes, json),
         Do::Status => ask(&at, "GET", "/status").and_then(|answer| print(&answer.json::<StatusAnswer>()?, json, status_in_words)),
+        Do::Report { since } => ask(&at, "GET", &since.map_or_else(|| "/report".to_owned(), |ms| format!("/report?since={ms}")))
+            .and_then(|answer| print(&answer.json::<ReportAnswer>()?, json, report_in_words)),
         Do::Explain { schedule, time } => ask(&at, "GET", &format!("/explain?schedule={schedule}&at={time}"))
             .and_then(|answer| print(&answer.json::<ExplainAnswer>()?, json, explain_in_words)),
     };

@@ -1,14 +1,14 @@
 //! Answers in words, and times as people write them.
 
 use super::trouble::Trouble;
-use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, Row, StatusAnswer};
+use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, StatusAnswer};
 use crate::capture::v4l2;
 use crate::clock::{Clock, SystemClock};
-use crate::model::Stamp;
-use crate::store::{Erasure, SnapState};
+use crate::model::{Outcome, Stamp};
+use crate::store::{DayRow, Erasure, SnapState, UNKNOWN};
 use chrono::{DateTime, Local, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
-use std::{fmt::Write as _, io::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
 
 /// A line on standard output; a reader that went away is no error.
 pub fn say(line: &str) {
@@ -150,15 +150,69 @@ pub fn explain_in_words(e: &ExplainAnswer) -> String {
         return format!("nothing is on record for {} near that time", e.schedule);
     };
     let at = e.time_ms.map(local).unwrap_or_default();
-    let mut out = format!("{at} {}: {outcome}", e.schedule);
-    if let Some(ms) = e.erased_ms {
-        let _ = write!(out, "; the picture was erased on request of {}", local(ms));
+    let whose = e.camera.as_ref().map_or_else(|| e.schedule.to_string(), |camera| format!("{} at {camera}", e.schedule));
+    let mut out = format!("{at} {whose}: {outcome}");
+    if matches!(outcome, Outcome::Captured { .. }) {
+        out.push_str(match e.picture {
+            Some(SnapState::Acknowledged) => "; the hub has it, or there is no hub",
+            Some(SnapState::Pending) => "; it waits for the hub",
+            Some(SnapState::Ask) => "; the hub is being asked whether it has it",
+            Some(SnapState::Corrupt) => "; its file was found damaged since",
+            None => "; it is no longer stored here",
+        });
+        if let Some(ms) = e.erased_ms {
+            let _ = write!(out, ": it was erased on request of {}", local(ms));
+        }
+        return out;
     }
     if let Some(range) = &e.range {
         let end = |i: &crate::protocol::Instant| i.wall_ms.map_or_else(|| format!("boot {} + {} s", i.boot, i.due_ms / 1000), local);
         let count =
             range.count.map_or_else(|| "an unknown number of slots".to_owned(), |n| format!("{n} slot{}", if n == 1 { "" } else { "s" }));
         let _ = write!(out, " ({count} from {} to {})", end(&range.from), end(&range.to));
+    }
+    match (e.last_good_ms, e.next_good_ms) {
+        (Some(last), Some(next)) => {
+            _ = write!(out, "; the last picture before was due at {}, the next one at {}", local(last), local(next))
+        }
+        (Some(last), None) => _ = write!(out, "; the last picture before was due at {}, none since", local(last)),
+        (None, Some(next)) => _ = write!(out, "; the next picture was due at {}", local(next)),
+        (None, None) => {}
+    }
+    out
+}
+
+/// Completeness, a line for each schedule and one for all.
+pub fn report_in_words(report: &ReportAnswer) -> String {
+    let mut schedules: BTreeMap<&str, DayRow> = BTreeMap::new();
+    let mut all = DayRow::new();
+    for day in &report.days {
+        for (label, count) in &day.slots {
+            *schedules.entry(&day.schedule).or_default().entry(label.clone()).or_default() += count;
+            *all.entry(label.clone()).or_default() += count;
+        }
+    }
+    let Some(first) = report.days.iter().map(|day| day.day.as_str()).min() else {
+        return "no slot is on record since then".into();
+    };
+    let width = schedules.keys().map(|name| name.len()).max().unwrap_or(0).max("schedule".len());
+    let mut out =
+        format!("since {first} (UTC days)\n{:<width$} {:>9} {:>9} {:>8}  without a picture\n", "schedule", "planned", "captured", "");
+    for (name, slots) in schedules.iter().map(|(name, slots)| (*name, slots)).chain([("all", &all)]) {
+        let counted = || slots.iter().filter(|(label, _)| !label.starts_with(UNKNOWN));
+        let planned: u64 = counted().map(|(_, count)| count).sum();
+        let captured = slots.get("captured").copied().unwrap_or(0);
+        // Never rounded up to whole while a slot is missing.
+        let share = if planned == 0 { "-".into() } else { format!("{:.2} %", (captured * 10_000 / planned) as f64 / 100.0) };
+        let mut without: Vec<String> =
+            counted().filter(|(label, _)| *label != "captured").map(|(label, count)| format!("{count} {label}")).collect();
+        for (label, count) in slots.iter().filter_map(|(label, count)| Some((label.strip_prefix(UNKNOWN)?, count))) {
+            without.push(format!("{count} stretch{} nobody could count ({label})", if *count == 1 { "" } else { "es" }));
+        }
+        let _ = writeln!(out, "{name:<width$} {planned:>9} {captured:>9} {share:>8}  {}", without.join(", "));
+    }
+    if report.days.iter().any(|day| day.unsure) {
+        out.push_str("the clock was not trusted on some of these days: their dates are what it said then\n");
     }
     out
 }

@@ -23,7 +23,7 @@ mod recover;
 mod writer;
 
 pub use handover::{Configure, Put, PutError, Stored};
-pub use index::{BootRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
+pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, UNKNOWN};
 pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::SlotRun;
 pub use recover::{OpenError, Place, random_u64};
@@ -371,6 +371,15 @@ impl Store {
     /// Outcomes of a schedule's slots with `from <= due_ms <= to` in one boot.
     pub fn outcomes(&self, schedule: &ScheduleId, boot: BootNo, from: u64, to: u64) -> Result<Vec<(u64, Outcome)>, StoreError> {
         Ok(self.shared.index.outcomes(schedule, boot, from, to)?)
+    }
+    /// The nearest captured slot of a boot before an instant, or after it: when it was due.
+    pub fn captured_near(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64, later: bool) -> Result<Option<u64>, StoreError> {
+        Ok(self.shared.index.captured_near(schedule, boot, due_ms, later)?)
+    }
+    /// What became of the slots, per schedule and UTC day since 1970 from this one on; `true` where only an untrusted clock told the
+    /// day.
+    pub fn days(&self, from_day: i32) -> Result<Vec<(String, bool, i32, DayRow)>, StoreError> {
+        Ok(self.shared.index.days(from_day)?)
     }
     /// Ranges of a schedule, newest first, as long as `accept` wants more.
     pub fn ranges(&self, schedule: &ScheduleId, accept: impl FnMut(GapRange) -> bool) -> Result<(), StoreError> {

@@ -1,11 +1,10 @@
 //! How a [`Change`] becomes rows, inside its one transaction.
 
+use super::book::Book;
 use super::change::{Change, Counters};
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{
-    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, OUTCOMES, PENDING, PINS, RANGES, SNAPS, STORES,
-};
-use crate::model::{Outcome, Seq, SnapshotId, StoreId};
+use super::tables::{ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
+use crate::model::{Seq, SnapshotId, StoreId};
 use crate::protocol::{Gap, GapItem};
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
@@ -31,10 +30,10 @@ pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, red
     txn.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (k.value(), StoreId(v.value()))).map_err(Into::into)).collect()
 }
 
-pub fn apply_snaps(txn: &WriteTransaction, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
+pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
     let stores = store_names(txn)?;
     let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
-    let (mut by_schedule, mut outcomes) = (txn.open_table(BY_SCHEDULE)?, txn.open_table(OUTCOMES)?);
+    let mut by_schedule = txn.open_table(BY_SCHEDULE)?;
     let (mut pending, mut free) = (txn.open_table(PENDING)?, txn.open_table(FREE)?);
     for ((ord, seq), snap) in &change.snaps {
         let camera = snap.camera.as_str();
@@ -62,13 +61,7 @@ pub fn apply_snaps(txn: &WriteTransaction, change: &Change, next: &mut Counters)
         let id = SnapshotId { store: stores.get(ord).copied().unwrap_or(next.store), seq: Seq(*seq) };
         for slot in &snap.slots {
             by_schedule.insert((slot.schedule.as_str(), *ord, *seq), ())?;
-            let key = (slot.schedule.as_str(), slot.boot, slot.due_ms);
-            // Nothing replaces captured; a picture replaces any other verdict (an orphan adopted after a crash).
-            let taken = outcomes.get(key)?.map(|v| row::<Outcome>(v.value())).transpose()?;
-            if !matches!(taken, Some(Outcome::Captured { .. })) {
-                let late_ms = snap.taken.boottime_ms.saturating_sub(slot.due_ms);
-                outcomes.insert(key, bytes(&Outcome::Captured { id, late_ms })?.as_slice())?;
-            }
+            book.captured(slot, id, &snap.taken)?;
         }
         next.next_seq = next.next_seq.max(seq + 1);
     }
@@ -213,18 +206,14 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
     Ok(())
 }
 
-pub fn apply_ledger(txn: &WriteTransaction, change: &Change, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
-    let mut outcomes = txn.open_table(OUTCOMES)?;
+pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
     for (slot, outcome) in &change.outcomes {
-        let key = (slot.schedule.as_str(), slot.boot, slot.due_ms);
-        if outcomes.get(key)?.is_none() {
-            outcomes.insert(key, bytes(outcome)?.as_slice())?;
+        if book.without(slot, outcome)? {
             gap.push(GapItem::Slot { slot: slot.clone(), outcome: outcome.clone() });
         }
     }
-    let mut ranges = txn.open_table(RANGES)?;
     for range in &change.ranges {
-        ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
+        book.range(range)?;
         gap.push(GapItem::Range(range.clone()));
     }
     let mut cursors = txn.open_table(CURSORS)?;

@@ -9,6 +9,7 @@
 //! over 1 M rows).
 
 mod apply;
+mod book;
 mod change;
 mod migrate;
 mod open;
@@ -16,6 +17,7 @@ mod read;
 mod rows;
 mod tables;
 
+pub use book::{DayRow, UNKNOWN};
 pub use read::Query;
 pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals};
 pub use tables::{FORMAT, Key, PendingKey};
@@ -25,6 +27,7 @@ pub use open::Index;
 
 use crate::protocol::{self, Gap};
 use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps, renumber_gaps};
+use book::Book;
 use tables::{GAPS, STORES, put_meta};
 
 impl Index {
@@ -47,11 +50,13 @@ impl Index {
         for (ord, store) in &change.old_stores {
             txn.open_table(STORES)?.insert(ord, store.0)?;
         }
-        apply_snaps(&txn, change, &mut next)?;
+        let mut book = Book::open(&txn, change.boot.as_ref())?;
+        apply_snaps(&txn, &mut book, change, &mut next)?;
         apply_acks(&txn, change, &mut next)?;
         apply_pins(&txn, change)?;
         apply_deletes(&txn, change, &mut next, &mut gap)?;
-        apply_ledger(&txn, change, &mut gap)?;
+        apply_ledger(&txn, &mut book, change, &mut gap)?;
+        book.close()?;
         if report {
             for items in Gap::cut(&gap) {
                 let message = Gap { v: protocol::VERSION, store: next.store, no: next.next_gap, items: items.to_vec() };

@@ -1,15 +1,21 @@
 //! Questions to the index. Readers see the last commit and never wait for the writer.
 
+use super::book::{DayRow, known, step_of};
 use super::open::Index;
 use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
-    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES, SNAPS,
-    STORES,
+    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES,
+    SNAPS, STORES,
 };
 use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
 use redb::ReadableTable;
 use std::{collections::BTreeMap, path::PathBuf};
+
+/// Slots of one range that are told one by one.
+const EXPANDED_MAX: usize = 100_000;
+/// Rows looked at to find a neighbour.
+const NEAR_MAX: usize = 10_000;
 
 /// Which pictures to list; newest first.
 #[derive(Debug, Clone, Default)]
@@ -137,17 +143,64 @@ impl Index {
     }
 
     pub fn outcome(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64) -> Result<Option<Outcome>, redb::Error> {
-        self.read()?.open_table(OUTCOMES)?.get((schedule.as_str(), boot, due_ms))?.map(|v| row(v.value())).transpose()
+        let txn = self.read()?;
+        known(&txn.open_table(OUTCOMES)?, &txn.open_table(RANGES)?, schedule.as_str(), boot, due_ms)
     }
 
-    /// Outcomes of one schedule with `from <= due_ms <= to` in one boot.
+    /// Outcomes of one schedule with `from <= due_ms <= to` in one boot, ascending. Of ranges, those whose slots can be told one by
+    /// one.
     pub fn outcomes(&self, schedule: &ScheduleId, boot: BootNo, from: u64, to: u64) -> Result<Vec<(u64, Outcome)>, redb::Error> {
         let txn = self.read()?;
-        let table = txn.open_table(OUTCOMES)?;
-        let mut found = Vec::new();
-        for entry in table.range((schedule.as_str(), boot, from)..=(schedule.as_str(), boot, to))? {
+        let (table, name) = (txn.open_table(OUTCOMES)?, schedule.as_str());
+        let mut found = BTreeMap::new();
+        for entry in txn.open_table(RANGES)?.range((name, boot, 0)..=(name, boot, to))?.rev() {
+            let range: GapRange = row(entry?.1.value())?;
+            let Some(last_ms) = Some(range.to.due_ms).filter(|end| range.to.boot == boot && *end >= from) else { break };
+            if range.count.is_none() {
+                continue;
+            }
+            let first_ms = range.from.due_ms;
+            let step_ms = step_of(&range).unwrap_or((last_ms - first_ms).max(1));
+            let skipped = from.saturating_sub(first_ms).div_ceil(step_ms);
+            let slots = (first_ms + skipped * step_ms..=last_ms.min(to)).step_by(step_ms as usize);
+            found.extend(slots.take(EXPANDED_MAX).map(|due_ms| (due_ms, range.outcome.clone())));
+        }
+        for entry in table.range((name, boot, from)..=(name, boot, to))? {
             let (key, value) = entry?;
-            found.push((key.value().2, row(value.value())?));
+            found.insert(key.value().2, row(value.value())?);
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The nearest captured slot of a boot before an instant, or after it: when it was due. Looks at [`NEAR_MAX`] rows at most.
+    pub fn captured_near(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64, later: bool) -> Result<Option<u64>, redb::Error> {
+        let txn = self.read()?;
+        let (table, name) = (txn.open_table(OUTCOMES)?, schedule.as_str());
+        let mut rows: Box<dyn Iterator<Item = _>> = match later {
+            true => Box::new(table.range((name, boot, due_ms + 1)..=(name, boot, u64::MAX))?),
+            false => Box::new(table.range((name, boot, 0)..(name, boot, due_ms))?.rev()),
+        };
+        rows.by_ref()
+            .take(NEAR_MAX)
+            .map(|entry| {
+                let (key, value) = entry?;
+                Ok((key.value().2, row::<Outcome>(value.value())?))
+            })
+            .find(|found| !matches!(found, Ok((_, outcome)) if !matches!(outcome, Outcome::Captured { .. })))
+            .map(|found| found.map(|(due_ms, _)| due_ms))
+            .transpose()
+    }
+
+    /// What the days from this one on sum up to, per schedule: whether only an untrusted clock tells the day, the day, the counts.
+    pub fn days(&self, from_day: i32) -> Result<Vec<(String, bool, i32, DayRow)>, redb::Error> {
+        let txn = self.read()?;
+        let mut found = Vec::new();
+        for entry in txn.open_table(DAYS)?.iter()? {
+            let (key, value) = entry?;
+            let (schedule, unsure, day) = key.value();
+            if day >= from_day {
+                found.push((schedule.to_owned(), unsure == 1, day, row(value.value())?));
+            }
         }
         Ok(found)
     }

@@ -9,6 +9,8 @@ pub const FORMAT: u32 = 2;
 
 /// Place of a snapshot: number of its store's incarnation (the table `stores`), and its own. Order is the order of capture.
 pub type Key = (u32, u64);
+/// Schedule, 1 if only an untrusted clock tells the day, and the UTC day since 1970.
+pub type DayKey<'a> = (&'a str, u8, i32);
 /// Class (0 on command, 1 scheduled), then [`Key`]: the backlog's order.
 pub type PendingKey = (u8, u32, u64);
 
@@ -29,6 +31,8 @@ pub const ERASURES: TableDefinition<&str, &[u8]> = TableDefinition::new("erasure
 pub const GARBAGE: TableDefinition<&str, ()> = TableDefinition::new("garbage");
 pub const OUTCOMES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("outcomes");
 pub const RANGES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("ranges");
+/// What became of the slots of each schedule and UTC day; 1 for days that only an untrusted clock told.
+pub const DAYS: TableDefinition<DayKey<'static>, &[u8]> = TableDefinition::new("days");
 pub const CURSORS: TableDefinition<&str, &[u8]> = TableDefinition::new("cursors");
 pub const BOOTS: TableDefinition<u32, &[u8]> = TableDefinition::new("boots");
 pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
@@ -37,7 +41,7 @@ pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
 macro_rules! each_table {
     (|$table:ident| $do:block) => {
         $crate::store::index::tables::each_table!(@ $table $do
-            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING ASK FREE PINS ERASURES GARBAGE OUTCOMES RANGES CURSORS BOOTS GAPS)
+            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING ASK FREE PINS ERASURES GARBAGE OUTCOMES RANGES DAYS CURSORS BOOTS GAPS)
     };
     (@ $table:ident $do:block $($name:ident)*) => {
         $({

@@ -240,8 +240,13 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
         let garbage = txn.open_table(GARBAGE)?;
         change.garbage_gone = garbage.iter()?.map(|e| e.map(|(k, _)| k.value().into())).collect::<Result<_, _>>()?;
     }
+    for (key, _) in &known {
+        if chance.one_in(20) {
+            change.pins.push((*key, chance.one_in(2)));
+        }
+    }
     for _ in 0..[0, 0, 1, 4][chance.below(4)] {
-        let slot = Slot { schedule: schedule(chance.below(3)), boot: 1, due_ms: chance.next() % 9_000_000, plan_ms: None };
+        let slot = Slot { schedule: schedule(chance.below(3)), boot: 1, due_ms: chance.next() % 9 * 1_000_000, plan_ms: None };
         let outcome = match chance.below(4) {
             0 => Outcome::Failed { reason: Failure::new("timeout", "the camera did not answer") },
             1 => Outcome::Missed { reason: Missed::Busy },
@@ -370,6 +375,120 @@ fn campaign(seed: u64, crashes: usize, answer: Answer) -> Result<Counts, String>
         }
     }
     Ok(counts)
+}
+
+/// Everything the ledger says of one schedule: slot by slot, and summed up by the days.
+#[cfg(not(redb_4_1))]
+mod ledger {
+    use super::*;
+    use crate::model::ScheduleId;
+
+    const DAY_MS: u64 = 86_400_000;
+
+    fn commit(index: &Index, counters: &mut Counters, outcomes: Vec<(Slot, Outcome)>, captured: Option<(u64, Slot)>) {
+        let mut change = Change { outcomes, ..Change::default() };
+        if counters.ord == 0 {
+            change.new_store = Some((1, StoreId(9), "board".into()));
+            let row = BootRow { boot_id: "b".into(), offset_ms: 0, quality: Quality::Ntp, first_ms: 0, last_ms: 0 };
+            change.boot = Some((1, row));
+        }
+        if let Some((seq, slot)) = captured {
+            let taken = Stamp { boot: 1, boottime_ms: slot.due_ms + 5, wall_ms: 0, quality: Quality::Ntp, uncertainty_ms: None };
+            let row = SnapRow {
+                camera: "gate".parse().unwrap(),
+                bytes: 1,
+                hash8: Hash8(seq),
+                taken,
+                slots: vec![slot],
+                width: 1,
+                height: 1,
+                source: "pattern".into(),
+                flags: vec![],
+                state: SnapState::Pending,
+                commanded: false,
+            };
+            change.snaps.push(((1, seq), row));
+        }
+        index.commit(&change, counters, false).unwrap();
+    }
+
+    /// Random ends of slots, in order and late, some twice, some found captured afterwards: every slot has the outcome that counts, and
+    /// the days sum up to exactly that.
+    #[test]
+    fn the_days_sum_up_what_the_slots_say_and_nothing_is_counted_twice() {
+        let schedule: ScheduleId = "gate-5m".parse().unwrap();
+        let ways = [
+            Outcome::Failed { reason: Failure::new("timeout", "no answer") },
+            Outcome::Failed { reason: Failure::new("timeout", "no answer, in other words") },
+            Outcome::Failed { reason: Failure::new("refused", "no") },
+            Outcome::Missed { reason: Missed::Busy },
+            Outcome::Off { reason: Off::Stop },
+        ];
+        for seed in 1..=200 {
+            let mut chance = Chance(seed);
+            let index = Index::on(Disk::default()).unwrap();
+            let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+            let mut model: BTreeMap<u64, Outcome> = BTreeMap::new();
+            // Slots around midnight, so that ranges cross it.
+            let due = |i: u64| 3 * DAY_MS - 30 * 300_000 + i * 300_000;
+            let mut way = 0;
+            for i in 0..60 {
+                if chance.one_in(5) {
+                    way = chance.below(ways.len() + 1);
+                }
+                let i = if chance.one_in(8) { chance.below(60) as u64 } else { i };
+                let slot = Slot { schedule: schedule.clone(), boot: 1, due_ms: due(i), plan_ms: None };
+                match ways.get(way) {
+                    Some(outcome) => {
+                        commit(&index, &mut counters, vec![(slot.clone(), outcome.clone())], None);
+                        model.entry(slot.due_ms).or_insert_with(|| outcome.clone());
+                    }
+                    None => {
+                        let seq = counters.next_seq;
+                        commit(&index, &mut counters, vec![], Some((seq, slot.clone())));
+                        let captured = Outcome::Captured { id: SnapshotId { store: StoreId(9), seq: Seq(seq) }, late_ms: 5 };
+                        let known = model.entry(slot.due_ms).or_insert_with(|| captured.clone());
+                        if !matches!(known, Outcome::Captured { .. }) {
+                            *known = captured;
+                        }
+                    }
+                }
+            }
+            let labels = |all: Vec<(u64, Outcome)>| all.into_iter().map(|(due, o)| (due, o.label())).collect::<Vec<_>>();
+            let wanted = labels(model.clone().into_iter().collect());
+            assert_eq!(labels(index.outcomes(&schedule, 1, 0, u64::MAX).unwrap()), wanted, "seed {seed}");
+            for (due, outcome) in &model {
+                let told = index.outcome(&schedule, 1, *due).unwrap().unwrap();
+                assert_eq!(told.label(), outcome.label(), "seed {seed}, slot {due}");
+            }
+            let mut sums: BTreeMap<(i32, String), u64> = BTreeMap::new();
+            for (due, label) in wanted {
+                *sums.entry(((due / DAY_MS) as i32, label)).or_default() += 1;
+            }
+            let mut told = BTreeMap::new();
+            for (name, unsure, day, counts) in index.days(i32::MIN).unwrap() {
+                assert!(name == schedule.as_str() && !unsure);
+                told.extend(counts.into_iter().map(|(label, n)| ((day, label), n)));
+            }
+            assert_eq!(told, sums, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_camera_that_is_dead_for_a_month_costs_one_range() {
+        let index = Index::on(Disk::default()).unwrap();
+        let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+        let schedule: ScheduleId = "gate-5m".parse().unwrap();
+        let outcome = Outcome::Failed { reason: Failure::new("timeout", "no answer") };
+        for chunk in (0..8_640_u64).collect::<Vec<_>>().chunks(100) {
+            let slots = chunk.iter().map(|i| Slot { schedule: schedule.clone(), boot: 1, due_ms: i * 300_000, plan_ms: None });
+            commit(&index, &mut counters, slots.map(|slot| (slot, outcome.clone())).collect(), None);
+        }
+        let all = contents(&index).unwrap();
+        assert_eq!((all["outcomes"].len(), all["ranges"].len(), all["days"].len()), (0, 1, 30));
+        assert_eq!(index.outcomes(&schedule, 1, 0, u64::MAX).unwrap().len(), 8_640);
+        assert_eq!(index.days(29).unwrap()[0].3["failed: timeout"], 288);
+    }
 }
 
 #[cfg(not(redb_4_1))]

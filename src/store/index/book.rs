@@ -1,0 +1,237 @@
+//! The ledger's rows: what became of each slot, and what that sums up to per day.
+//!
+//! A slot has one outcome: a row of its own, or a place in a range. Slots that end one after the other in the same way become one
+//! range, so a camera that is dead for a month costs a row and not ten thousand. Captured slots keep rows of their own, up to
+//! [`OUTCOME_ROWS_MAX`]; beyond that the oldest of the schedule go. What they sum up to stays, in the days.
+
+use super::rows::{BootRow, bytes, row};
+use super::tables::{BOOTS, DAYS, DayKey, OUTCOMES, RANGES};
+use crate::model::{BootNo, DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, Slot, SnapshotId, Stamp};
+use crate::protocol::{GapRange, Instant};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use std::collections::BTreeMap;
+
+const DAY_MS: i64 = 86_400_000;
+/// A range over more days than this is counted on its last day: the machine was put away, nobody reads that day by day.
+const SPREAD_DAYS_MAX: i64 = 400;
+
+/// How many slots of a day ended how. By [`Outcome::label`]; ranges without a number count themselves under [`UNKNOWN`].
+pub type DayRow = BTreeMap<String, u64>;
+/// In front of the label of a range whose slots nobody could count.
+pub const UNKNOWN: &str = "unknown number ";
+
+/// The ledger in one transaction.
+pub struct Book<'t> {
+    txn: &'t WriteTransaction,
+    outcomes: Table<'t, (&'static str, u32, u64), &'static [u8]>,
+    ranges: Table<'t, (&'static str, u32, u64), &'static [u8]>,
+    boots: BTreeMap<BootNo, BootRow>,
+    tally: BTreeMap<(String, u8, i32), BTreeMap<String, i64>>,
+}
+
+impl<'t> Book<'t> {
+    pub fn open(txn: &'t WriteTransaction, boot: Option<&(BootNo, BootRow)>) -> Result<Self, redb::Error> {
+        let mut boots = BTreeMap::new();
+        for entry in txn.open_table(BOOTS)?.iter()? {
+            let (no, value) = entry?;
+            boots.insert(no.value(), row(value.value())?);
+        }
+        boots.extend(boot.cloned());
+        Ok(Self { txn, outcomes: txn.open_table(OUTCOMES)?, ranges: txn.open_table(RANGES)?, boots, tally: BTreeMap::new() })
+    }
+
+    /// Nothing replaces captured; a picture replaces any other verdict (it was found after a crash).
+    pub fn captured(&mut self, slot: &Slot, id: SnapshotId, taken: &Stamp) -> Result<(), redb::Error> {
+        let day = self.day(slot, Some(taken));
+        match self.known(slot)? {
+            Some(Outcome::Captured { .. }) => return Ok(()),
+            Some(other) => self.count(slot, day, &other.label(), -1),
+            None => {}
+        }
+        let outcome = Outcome::Captured { id, late_ms: taken.boottime_ms.saturating_sub(slot.due_ms) };
+        self.count(slot, day, &outcome.label(), 1);
+        self.insert(slot, &outcome)
+    }
+
+    /// A slot that ended without a picture. Returns whether that is news.
+    pub fn without(&mut self, slot: &Slot, outcome: &Outcome) -> Result<bool, redb::Error> {
+        if self.known(slot)?.is_some() {
+            return Ok(false);
+        }
+        self.count(slot, self.day(slot, None), &outcome.label(), 1);
+        let name = slot.schedule.as_str();
+        let key = (name, slot.boot, slot.due_ms);
+        let here = Instant { boot: slot.boot, due_ms: slot.due_ms, wall_ms: slot.plan_ms };
+        let last_row = self.outcomes.range((name, slot.boot, 0)..key)?.next_back().transpose()?;
+        let last_row = last_row.map(|(k, v)| Ok::<_, redb::Error>((k.value().2, row::<Outcome>(v.value())?))).transpose()?;
+        let last_range = self.ranges.range((name, slot.boot, 0)..key)?.next_back().transpose()?;
+        let last_range = last_range.map(|(_, v)| row::<GapRange>(v.value())).transpose()?;
+        let row_due_ms = last_row.as_ref().map(|(due_ms, _)| *due_ms);
+        let range_end_ms = last_range.as_ref().filter(|r| r.to.boot == slot.boot).map(|r| r.to.due_ms);
+        match (last_range, last_row) {
+            (Some(range), _)
+                if range_end_ms.is_some_and(|end| end < slot.due_ms && row_due_ms.is_none_or(|due| due < end))
+                    && range.outcome.same_reason(outcome)
+                    && step_of(&range).is_some_and(|step| slot.due_ms - range.to.due_ms == step) =>
+            {
+                let key = (name, range.from.boot, range.from.due_ms);
+                let longer = GapRange { to: here, count: range.count.map(|n| n + 1), ..range.clone() };
+                self.ranges.insert(key, bytes(&longer)?.as_slice())?;
+            }
+            (_, Some((due_ms, before))) if before.same_reason(outcome) && range_end_ms.is_none_or(|end| end < due_ms) => {
+                let plan_ms = slot.plan_ms.map(|plan| plan - (slot.due_ms - due_ms) as i64);
+                let from = Instant { boot: slot.boot, due_ms, wall_ms: plan_ms };
+                let both = GapRange { schedule: slot.schedule.clone(), from, to: here, outcome: before, count: Some(2) };
+                self.outcomes.remove((name, slot.boot, due_ms))?;
+                self.ranges.insert((name, slot.boot, due_ms), bytes(&both)?.as_slice())?;
+            }
+            _ => self.insert(slot, outcome)?,
+        }
+        Ok(true)
+    }
+
+    /// Slots that nobody could serve.
+    pub fn range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
+        self.count_range(range);
+        self.ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
+        Ok(())
+    }
+
+    /// Counts all that is on record: an index of the first format has no days.
+    pub fn count_all(&mut self) -> Result<(), redb::Error> {
+        let rows = self.outcomes.iter()?.map(|e| {
+            let (key, value) = e?;
+            let (schedule, boot, due_ms) = key.value();
+            Ok::<_, redb::Error>((schedule.to_owned(), boot, due_ms, row::<Outcome>(value.value())?))
+        });
+        for (schedule, boot, due_ms, outcome) in rows.collect::<Result<Vec<_>, _>>()? {
+            let Ok(schedule) = schedule.parse() else { continue };
+            let slot = Slot { schedule, boot, due_ms, plan_ms: None };
+            self.count(&slot, self.day(&slot, None), &outcome.label(), 1);
+        }
+        let ranges = self.ranges.iter()?.map(|e| row::<GapRange>(e?.1.value()));
+        for range in ranges.collect::<Result<Vec<_>, _>>()? {
+            self.count_range(&range);
+        }
+        Ok(())
+    }
+
+    /// Writes the days that changed.
+    pub fn close(self) -> Result<(), redb::Error> {
+        if self.tally.is_empty() {
+            return Ok(());
+        }
+        let mut days = self.txn.open_table(DAYS)?;
+        for ((schedule, unsure, day), changes) in self.tally {
+            let key: DayKey = (&schedule, unsure, day);
+            let known = days.get(key)?.map(|v| row::<DayRow>(v.value())).transpose()?;
+            let fresh = known.is_none();
+            let mut counts = known.unwrap_or_default();
+            for (label, by) in changes {
+                let count = counts.entry(label).or_default();
+                *count = count.saturating_add_signed(by);
+            }
+            counts.retain(|_, count| *count > 0);
+            days.insert(key, bytes(&counts)?.as_slice())?;
+            if fresh {
+                let old = days.range((schedule.as_str(), unsure, i32::MIN)..(&schedule, unsure, day.saturating_sub(DAYS_KEPT)))?;
+                let old = old.map(|e| e.map(|(k, _)| k.value().2)).collect::<Result<Vec<_>, _>>()?;
+                for day in old {
+                    days.remove((schedule.as_str(), unsure, day))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, slot: &Slot, outcome: &Outcome) -> Result<(), redb::Error> {
+        let name = slot.schedule.as_str();
+        self.outcomes.insert((name, slot.boot, slot.due_ms), bytes(outcome)?.as_slice())?;
+        if self.outcomes.len()? > OUTCOME_ROWS_MAX {
+            let first = self.outcomes.range((name, 0, 0)..=(name, u32::MAX, u64::MAX))?.next().transpose()?;
+            if let Some((boot, due_ms)) = first.map(|(k, _)| (k.value().1, k.value().2)) {
+                self.outcomes.remove((name, boot, due_ms))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, slot: &Slot) -> Result<Option<Outcome>, redb::Error> {
+        known(&self.outcomes, &self.ranges, slot.schedule.as_str(), slot.boot, slot.due_ms)
+    }
+
+    fn count(&mut self, slot: &Slot, (unsure, day): (u8, i32), label: &str, by: i64) {
+        let counts = self.tally.entry((slot.schedule.to_string(), unsure, day)).or_default();
+        *counts.entry(label.to_owned()).or_default() += by;
+    }
+
+    /// The UTC day of a slot, and whether (1) only an untrusted clock says so.
+    fn day(&self, slot: &Slot, taken: Option<&Stamp>) -> (u8, i32) {
+        let of = |wall_ms: i64, trusted: bool| (u8::from(!trusted), wall_ms.div_euclid(DAY_MS) as i32);
+        if let Some(plan_ms) = slot.plan_ms {
+            return of(plan_ms, true);
+        }
+        match (self.boots.get(&slot.boot), taken) {
+            (Some(boot), _) => of(boot.offset_ms + slot.due_ms as i64, boot.quality.trusted()),
+            // The boot went with a lost index; the picture still tells.
+            (None, Some(taken)) => of(taken.wall_ms, taken.quality.trusted()),
+            (None, None) => of(0, false),
+        }
+    }
+
+    fn count_range(&mut self, range: &GapRange) {
+        let label = range.outcome.label();
+        let slot = |at: &Instant| Slot { schedule: range.schedule.clone(), boot: at.boot, due_ms: at.due_ms, plan_ms: at.wall_ms };
+        let (from, to) = (slot(&range.from), slot(&range.to));
+        let (last, Some(count)) = (self.day(&to, None), range.count) else {
+            let day = self.day(&to, None);
+            return self.count(&to, day, &format!("{UNKNOWN}{label}"), 1);
+        };
+        let first = self.day(&from, None);
+        let days = i64::from(last.1) - i64::from(first.1);
+        let walls = [&from, &to].map(|slot| slot.plan_ms.or_else(|| Some(self.boots.get(&slot.boot)?.offset_ms + slot.due_ms as i64)));
+        let (true, [Some(from_ms), Some(to_ms)], true) = (first.0 == last.0 && (1..=SPREAD_DAYS_MAX).contains(&days), walls, count > 1)
+        else {
+            return self.count(&to, last, &label, count as i64);
+        };
+        let step_ms = ((to_ms - from_ms) / (count as i64 - 1)).max(1);
+        let mut left = count as i64;
+        for day in first.1..=last.1 {
+            // Slots before the end of this day, less those of the days before.
+            let until = ((i64::from(day) + 1) * DAY_MS - from_ms + step_ms - 1).div_euclid(step_ms).clamp(0, count as i64);
+            let here = if day == last.1 { left } else { until - (count as i64 - left) };
+            left -= here;
+            if here > 0 {
+                self.count(&to, (last.0, day), &label, here);
+            }
+        }
+    }
+}
+
+/// The distance of a range's slots, if they stand evenly in one boot.
+pub fn step_of(range: &GapRange) -> Option<u64> {
+    let span = range.to.due_ms.checked_sub(range.from.due_ms).filter(|_| range.from.boot == range.to.boot)?;
+    let steps = range.count?.checked_sub(1).filter(|steps| *steps > 0)?;
+    (span % steps == 0).then_some(span / steps)
+}
+
+/// What is on record of one slot: its own row, or the range it stands in.
+pub fn known<'a>(
+    outcomes: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
+    ranges: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
+    schedule: &'a str,
+    boot: BootNo,
+    due_ms: u64,
+) -> Result<Option<Outcome>, redb::Error> {
+    let key = (schedule, boot, due_ms);
+    if let Some(value) = outcomes.get(key)? {
+        return Ok(Some(row(value.value())?));
+    }
+    let Some(entry) = ranges.range((schedule, boot, 0)..=key)?.next_back() else { return Ok(None) };
+    let range: GapRange = row(entry?.1.value())?;
+    let inside = range.to.boot == boot && due_ms <= range.to.due_ms;
+    let on_step = due_ms == range.from.due_ms
+        || due_ms == range.to.due_ms
+        || step_of(&range).is_some_and(|step| (due_ms - range.from.due_ms).is_multiple_of(step));
+    Ok((inside && on_step && range.count.is_some()).then_some(range.outcome))
+}
