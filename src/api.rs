@@ -128,6 +128,8 @@ pub struct ExplainAnswer {
     /// When the schedule's last picture before was due, and its next one after.
     pub last_good_ms: Option<i64>,
     pub next_good_ms: Option<i64>,
+    /// When the first and the last slot of the range were due, where the clock of their boots is known.
+    pub range_ms: (Option<i64>, Option<i64>),
 }
 impl ExplainAnswer {
     fn unknown(schedule: ScheduleId) -> Self {
@@ -142,6 +144,7 @@ impl ExplainAnswer {
             picture: None,
             last_good_ms: None,
             next_good_ms: None,
+            range_ms: (None, None),
         }
     }
 }
@@ -437,6 +440,9 @@ fn add_evidence(store: &Store, answer: &mut ExplainAnswer) -> Result<(), StoreEr
     };
     let Some((first, last)) = around else { return Ok(()) };
     let boots = store.boots()?;
+    if let Some(range) = &answer.range {
+        answer.range_ms = (wall_of(&range.from, &boots), wall_of(&range.to, &boots));
+    }
     let near = |(boot, due_ms), later| -> Result<Option<i64>, StoreError> {
         let due_ms = store.captured_near(&answer.schedule, boot, due_ms, later)?;
         Ok(boots.get(&boot).zip(due_ms).map(|(boot, due_ms)| boot.offset_ms + due_ms as i64))
@@ -463,6 +469,10 @@ async fn report(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ReportQu
         ReportDay { schedule, day: date.map_or_else(String::new, |date| date.format("%Y-%m-%d").to_string()), unsure, slots }
     });
     Ok(Json(ReportAnswer { days: days.collect() }))
+}
+
+fn wall_of(at: &crate::protocol::Instant, boots: &BTreeMap<BootNo, BootRow>) -> Option<i64> {
+    at.wall_ms.or_else(|| Some(boots.get(&at.boot)?.offset_ms + at.due_ms as i64))
 }
 
 /// The slot nearest to a wall-clock instant, over all boots whose offset is known.
@@ -493,9 +503,8 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
             }
         }
     }
-    let wall = |at: &crate::protocol::Instant| at.wall_ms.or_else(|| Some(boots.get(&at.boot)?.offset_ms + at.due_ms as i64));
     store.ranges(&schedule, |range| {
-        let (Some(from), Some(to)) = (wall(&range.from), wall(&range.to)) else { return true };
+        let (Some(from), Some(to)) = (wall_of(&range.from, &boots), wall_of(&range.to, &boots)) else { return true };
         let distance = if (from..=to).contains(&at_ms) { 0 } else { at_ms.abs_diff(from).min(at_ms.abs_diff(to)) };
         let outcome = Some(range.outcome.clone());
         offer(

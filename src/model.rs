@@ -479,9 +479,16 @@ impl Outcome {
         }
     }
 
-    /// Whether both ended without a picture for the same reason, whatever the words.
+    /// Whether both ended without a picture for the same reason: the same code in the same words, whatever the numbers in them.
     pub fn same_reason(&self, other: &Self) -> bool {
-        !matches!(self, Self::Captured { .. }) && self.label() == other.label()
+        match (self, other) {
+            (Self::Captured { .. }, _) => false,
+            (Self::Failed { reason: a }, Self::Failed { reason: b }) => {
+                let words = |failure: &Failure| failure.detail.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+                a.code == b.code && words(a) == words(b)
+            }
+            _ => self == other,
+        }
     }
 }
 

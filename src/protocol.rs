@@ -149,6 +149,9 @@ pub struct Info {
     pub backlog_bytes: u64,
     pub stored: u64,
     pub stored_bytes: u64,
+    /// What became of the slots lately; absent while the store cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
     /// `file`, or `kept` when the present file is bad and the last accepted one runs; then with the reason.
     pub config: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,6 +163,28 @@ pub struct Info {
     /// Another agent with this node's name was seen.
     #[serde(default)]
     pub clone_seen: bool,
+}
+
+/// How the planned pictures of a node ended, all schedules together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completeness {
+    /// The first UTC day that is counted, such as `2026-11-22`.
+    pub since: String,
+    /// How many slots ended how, such as `captured` or `failed: timeout`; `unknown number …` counts stretches nobody could count.
+    pub slots: std::collections::BTreeMap<String, u64>,
+}
+
+/// In front of the label of stretches whose slots nobody could count.
+pub const UNKNOWN: &str = "unknown number ";
+
+/// Planned and captured slots, and the share in percent with two decimals: never rounded up to whole while a slot is missing. `None`
+/// where nothing was planned.
+pub fn share(slots: &std::collections::BTreeMap<String, u64>) -> (u64, u64, Option<f64>) {
+    let counted = slots.iter().filter(|(label, _)| !label.starts_with(UNKNOWN));
+    let planned = counted.fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+    let captured = slots.get("captured").copied().unwrap_or(0);
+    let share = (u128::from(captured) * 10_000).checked_div(planned.into());
+    (planned, captured, share.map(|share| share as f64 / 100.0))
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, Stat
 use crate::capture::v4l2;
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Outcome, Stamp};
-use crate::store::{DayRow, Erasure, SnapState, UNKNOWN};
-use chrono::{DateTime, Local, NaiveDateTime, NaiveTime, TimeZone};
+use crate::protocol::{UNKNOWN, share};
+use crate::store::{DayRow, Erasure, SnapState};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
 
@@ -25,6 +26,15 @@ pub fn print<T: Serialize>(value: &T, json: bool, words: impl FnOnce(&T) -> Stri
 pub fn local(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms)
         .map_or_else(|| format!("{ms} ms"), |utc| utc.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S %:z").to_string())
+}
+
+/// An instant told beside another one: the time of day alone, if the day is the same.
+fn near(ms: i64, beside_ms: Option<i64>) -> String {
+    let day = |ms| DateTime::from_timestamp_millis(ms).map(|utc| utc.with_timezone(&Local).date_naive());
+    match DateTime::from_timestamp_millis(ms) {
+        Some(utc) if beside_ms.and_then(day) == day(ms) => utc.with_timezone(&Local).format("%H:%M:%S").to_string(),
+        _ => local(ms),
+    }
 }
 
 /// A size to read at a glance, such as `1.4 GB`.
@@ -166,17 +176,19 @@ pub fn explain_in_words(e: &ExplainAnswer) -> String {
         return out;
     }
     if let Some(range) = &e.range {
-        let end = |i: &crate::protocol::Instant| i.wall_ms.map_or_else(|| format!("boot {} + {} s", i.boot, i.due_ms / 1000), local);
+        let end = |at: &crate::protocol::Instant, ms: Option<i64>| {
+            ms.map_or_else(|| format!("boot {} + {} s", at.boot, at.due_ms / 1000), |ms| near(ms, e.time_ms))
+        };
         let count =
             range.count.map_or_else(|| "an unknown number of slots".to_owned(), |n| format!("{n} slot{}", if n == 1 { "" } else { "s" }));
-        let _ = write!(out, " ({count} from {} to {})", end(&range.from), end(&range.to));
+        let _ = write!(out, "; {count} like it from {} to {}", end(&range.from, e.range_ms.0), end(&range.to, e.range_ms.1));
     }
     match (e.last_good_ms, e.next_good_ms) {
         (Some(last), Some(next)) => {
-            _ = write!(out, "; the last picture before was due at {}, the next one at {}", local(last), local(next))
+            _ = write!(out, "; the last picture before it was due at {}, the next one at {}", near(last, e.time_ms), near(next, e.time_ms))
         }
-        (Some(last), None) => _ = write!(out, "; the last picture before was due at {}, none since", local(last)),
-        (None, Some(next)) => _ = write!(out, "; the next picture was due at {}", local(next)),
+        (Some(last), None) => _ = write!(out, "; the last picture before it was due at {}, none since", near(last, e.time_ms)),
+        (None, Some(next)) => _ = write!(out, "; the next picture was due at {}", near(next, e.time_ms)),
         (None, None) => {}
     }
     out
@@ -192,27 +204,27 @@ pub fn report_in_words(report: &ReportAnswer) -> String {
             *all.entry(label.clone()).or_default() += count;
         }
     }
-    let Some(first) = report.days.iter().map(|day| day.day.as_str()).min() else {
+    if report.days.is_empty() {
         return "no slot is on record since then".into();
-    };
+    }
+    let sure = report.days.iter().filter(|day| !day.unsure).map(|day| day.day.as_str()).min();
+    let since = sure.map_or_else(|| "all that is on record".to_owned(), |day| format!("since {day} (days of UTC)"));
     let width = schedules.keys().map(|name| name.len()).max().unwrap_or(0).max("schedule".len());
-    let mut out =
-        format!("since {first} (UTC days)\n{:<width$} {:>9} {:>9} {:>8}  without a picture\n", "schedule", "planned", "captured", "");
+    let mut out = format!("{since}\n{:<width$} {:>9} {:>9} {:>9}  without a picture\n", "schedule", "planned", "captured", "complete");
     for (name, slots) in schedules.iter().map(|(name, slots)| (*name, slots)).chain([("all", &all)]) {
-        let counted = || slots.iter().filter(|(label, _)| !label.starts_with(UNKNOWN));
-        let planned: u64 = counted().map(|(_, count)| count).sum();
-        let captured = slots.get("captured").copied().unwrap_or(0);
-        // Never rounded up to whole while a slot is missing.
-        let share = if planned == 0 { "-".into() } else { format!("{:.2} %", (captured * 10_000 / planned) as f64 / 100.0) };
-        let mut without: Vec<String> =
-            counted().filter(|(label, _)| *label != "captured").map(|(label, count)| format!("{count} {label}")).collect();
+        let (planned, captured, share) = share(slots);
+        let share = share.map_or_else(|| "-".to_owned(), |share| format!("{share:.2} %"));
+        let counted = slots.iter().filter(|(label, _)| !label.starts_with(UNKNOWN));
+        let mut reasons: Vec<_> = counted.filter(|(label, _)| *label != "captured").collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let mut without: Vec<String> = reasons.into_iter().map(|(label, count)| format!("{count} {label}")).collect();
         for (label, count) in slots.iter().filter_map(|(label, count)| Some((label.strip_prefix(UNKNOWN)?, count))) {
             without.push(format!("{count} stretch{} nobody could count ({label})", if *count == 1 { "" } else { "es" }));
         }
-        let _ = writeln!(out, "{name:<width$} {planned:>9} {captured:>9} {share:>8}  {}", without.join(", "));
+        let _ = writeln!(out, "{name:<width$} {planned:>9} {captured:>9} {share:>9}  {}", without.join(", "));
     }
     if report.days.iter().any(|day| day.unsure) {
-        out.push_str("the clock was not trusted on some of these days: their dates are what it said then\n");
+        out.push_str("some of these slots fell due while the clock was not trusted: nobody knows their day\n");
     }
     out
 }
@@ -229,7 +241,8 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
         let today = DateTime::from_timestamp_millis(SystemClock.read().wall_ms)?.with_timezone(&Local).date_naive();
         Some(today.and_time(time))
     };
-    let naive = day.or_else(hour).ok_or("use 12:05, 2026-11-22 12:05 or 2026-11-22T12:05:00Z")?;
+    let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|date| date.and_time(NaiveTime::MIN));
+    let naive = day.or_else(hour).or_else(date).ok_or("use 12:05, 2026-11-22, 2026-11-22 12:05 or 2026-11-22T12:05:00Z")?;
     Local
         .from_local_datetime(&naive)
         .earliest()

@@ -10,7 +10,7 @@ use crate::hub::{
     shelves::picture_key,
 };
 use crate::model::{CameraId, NodeId, Quality};
-use crate::protocol::{CameraHealth, NodeState};
+use crate::protocol::{CameraHealth, Completeness, NodeState, share};
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -214,6 +214,9 @@ fn write_node(page: &mut String, name: &NodeId, node: &Node, now: i64) -> std::f
         fact("clock", clock.into())?;
         fact("waiting", format!("{} pictures, {}", info.backlog, bytes(info.backlog_bytes)))?;
         fact("stored there", format!("{} pictures, {}", info.stored, bytes(info.stored_bytes)))?;
+        if let Some(told) = &info.completeness {
+            fact("complete", completeness(told))?;
+        }
         fact("version", escape(&info.version))?;
         if let Some(error) = &info.config_error {
             fact("configuration", format!("<span class=bad>runs on the last accepted one: {}</span>", escape(error)))?;
@@ -242,6 +245,19 @@ fn write_node(page: &mut String, name: &NodeId, node: &Node, now: i64) -> std::f
     }
     page.push_str("</div></section>");
     Ok(())
+}
+
+/// Planned, taken, and each reason why not, worst first.
+fn completeness(told: &Completeness) -> String {
+    let mut without: Vec<_> = told.slots.iter().filter(|(label, _)| *label != "captured").collect();
+    without.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let (planned, captured, share) = share(&told.slots);
+    let share = share.map_or_else(String::new, |share| format!("{share:.2} %: "));
+    let mut words = format!("{share}{captured} of {planned} planned since {}", escape(&told.since));
+    for (label, count) in without {
+        let _ = write!(words, ", {count} {}", escape(label));
+    }
+    words
 }
 
 fn write_camera(page: &mut String, name: &NodeId, node: &Node, camera: &CameraId, now: i64) -> std::fmt::Result {

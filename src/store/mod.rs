@@ -23,7 +23,7 @@ mod recover;
 mod writer;
 
 pub use handover::{Configure, Put, PutError, Stored};
-pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, UNKNOWN};
+pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
 pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::SlotRun;
 pub use recover::{OpenError, Place, random_u64};

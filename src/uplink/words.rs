@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::model::{CameraId, Session};
-use crate::protocol::{CameraHealth, CameraState, Info, NodeState, State, Topic, VERSION};
+use crate::protocol::{CameraHealth, CameraState, Completeness, Info, NodeState, State, Topic, VERSION};
 use crate::status::ConfigOrigin;
 use crate::store::Store;
 use serde::Serialize;
@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything is said again this often.
 const REPEAT_MS: u64 = 900_000;
+/// How far back the completeness goes that the hub shows.
+const COMPLETENESS_DAYS: i64 = 30;
 
 /// What is yet to be said on this connection. Bounded by nature: a message is a mark, its text is made when it is sent.
 #[derive(Default)]
@@ -114,10 +116,25 @@ fn info(context: &Context, session: Session, store: Option<&Store>) -> Vec<u8> {
         backlog_bytes,
         stored,
         stored_bytes,
+        completeness: store.and_then(|store| completeness(store, context.clock.read().wall_ms)),
         config: config.to_owned(),
         config_error,
         clock: context.clock.read().quality,
         tls_clock: now.uplink.tls_clock,
         clone_seen: now.uplink.clone_seen,
     })
+}
+
+/// A store that cannot be read has worse to tell than this.
+fn completeness(store: &Store, now_ms: i64) -> Option<Completeness> {
+    const DAY_MS: i64 = 86_400_000;
+    let from_day = now_ms.div_euclid(DAY_MS) - COMPLETENESS_DAYS;
+    let mut slots = BTreeMap::new();
+    for (_, _, _, counts) in store.days(from_day as i32).ok()? {
+        for (label, count) in counts {
+            *slots.entry(label).or_default() += count;
+        }
+    }
+    let since = chrono::DateTime::from_timestamp_millis(from_day * DAY_MS)?.format("%Y-%m-%d").to_string();
+    Some(Completeness { since, slots })
 }

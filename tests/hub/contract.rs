@@ -214,6 +214,7 @@ async fn a_node_once_seen_is_still_on_the_page_after_a_restart_and_its_words_sta
     let mut node = Node::connect(hub.mqtt, "n1").await;
     let state = State { v: 1, state: NodeState::Fault, session: Session(1), detail: Some("<script>alert(1)</script>".into()) };
     node.send(Topic::State, json(&state)).await;
+    node.send(Topic::Info, json(&info(false))).await;
     node.send(Topic::Image(id(1)), picture("n1", 1, 10, 64).0).await;
     node.ack().await;
     hub.stop().await;
@@ -221,8 +222,11 @@ async fn a_node_once_seen_is_still_on_the_page_after_a_restart_and_its_words_sta
     let page = String::from_utf8(hub.get("/", "").await.1).unwrap();
     assert!(page.contains("<h2>n1</h2>") && page.contains("fault") && page.contains("/nodes/n1/cameras/gate/latest.jpg"), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "{page}");
+    let complete = "99.96 %: 8639 of 8642 planned since 2026-10-27, 2 off: &lt;b&gt;, 1 failed: timeout";
+    assert!(page.contains(complete), "{page}");
     let api: serde_json::Value = serde_json::from_slice(&hub.get("/api/nodes", "").await.1).unwrap();
     assert_eq!(api["n1"]["latest"]["gate"]["id"], id(1).to_string());
+    assert_eq!(api["n1"]["info"]["said"]["completeness"]["slots"]["captured"], 8_639);
     hub.stop().await;
 }
 
@@ -239,6 +243,10 @@ fn info(clone_seen: bool) -> Info {
         backlog_bytes: 0,
         stored: 0,
         stored_bytes: 0,
+        completeness: Some(Completeness {
+            since: "2026-10-27".into(),
+            slots: [("captured", 8_639), ("failed: timeout", 1), ("off: <b>", 2)].map(|(label, n)| (label.to_owned(), n)).into(),
+        }),
         config: "file".into(),
         config_error: None,
         clock: Quality::Ntp,

@@ -3,7 +3,7 @@
 use super::book::Book;
 use super::change::{Change, Counters};
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
+use super::tables::{ASK, BOOTS, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
 use crate::model::{Seq, SnapshotId, StoreId};
 use crate::protocol::{Gap, GapItem};
 use redb::{ReadableTable, WriteTransaction};
@@ -33,7 +33,6 @@ pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, red
 pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
     let stores = store_names(txn)?;
     let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
-    let mut by_schedule = txn.open_table(BY_SCHEDULE)?;
     let (mut pending, mut free) = (txn.open_table(PENDING)?, txn.open_table(FREE)?);
     for ((ord, seq), snap) in &change.snaps {
         let camera = snap.camera.as_str();
@@ -60,7 +59,6 @@ pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, nex
         }
         let id = SnapshotId { store: stores.get(ord).copied().unwrap_or(next.store), seq: Seq(*seq) };
         for slot in &snap.slots {
-            by_schedule.insert((slot.schedule.as_str(), *ord, *seq), ())?;
             book.captured(slot, id, &snap.taken)?;
         }
         next.next_seq = next.next_seq.max(seq + 1);
@@ -147,7 +145,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         return Ok(());
     }
     let stores = store_names(txn)?;
-    let (mut snaps, mut by_camera, mut by_schedule) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?, txn.open_table(BY_SCHEDULE)?);
+    let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
     let (mut pending, mut free, mut garbage) = (txn.open_table(PENDING)?, txn.open_table(FREE)?, txn.open_table(GARBAGE)?);
     let mut pins = txn.open_table(PINS)?;
     let gone = change.deletes.iter().map(|(key, reason)| (*key, (*reason).to_owned(), true, false));
@@ -182,9 +180,6 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
             totals.bytes = totals.bytes.saturating_sub(snap.bytes);
             garbage.insert(crate::store::path::path_of(&camera, Seq(key.1), &snap.taken).to_string_lossy().as_ref(), ())?;
             by_camera.remove((camera.as_str(), key.0, key.1))?;
-            for slot in &snap.slots {
-                by_schedule.remove((slot.schedule.as_str(), key.0, key.1))?;
-            }
             snaps.remove(key)?;
             pins.remove(key)?;
         } else {

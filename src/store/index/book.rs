@@ -7,7 +7,7 @@
 use super::rows::{BootRow, bytes, row};
 use super::tables::{BOOTS, DAYS, DayKey, OUTCOMES, RANGES};
 use crate::model::{BootNo, DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, Slot, SnapshotId, Stamp};
-use crate::protocol::{GapRange, Instant};
+use crate::protocol::{GapRange, Instant, UNKNOWN};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::collections::BTreeMap;
 
@@ -17,8 +17,6 @@ const SPREAD_DAYS_MAX: i64 = 400;
 
 /// How many slots of a day ended how. By [`Outcome::label`]; ranges without a number count themselves under [`UNKNOWN`].
 pub type DayRow = BTreeMap<String, u64>;
-/// In front of the label of a range whose slots nobody could count.
-pub const UNKNOWN: &str = "unknown number ";
 
 /// The ledger in one transaction.
 pub struct Book<'t> {
@@ -216,10 +214,10 @@ pub fn step_of(range: &GapRange) -> Option<u64> {
 }
 
 /// What is on record of one slot: its own row, or the range it stands in.
-pub fn known<'a>(
+pub fn known(
     outcomes: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
     ranges: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
-    schedule: &'a str,
+    schedule: &str,
     boot: BootNo,
     due_ms: u64,
 ) -> Result<Option<Outcome>, redb::Error> {

@@ -11,14 +11,15 @@
 mod apply;
 mod book;
 mod change;
+mod list;
 mod migrate;
 mod open;
 mod read;
 mod rows;
 mod tables;
 
-pub use book::{DayRow, UNKNOWN};
-pub use read::Query;
+pub use book::DayRow;
+pub use list::Query;
 pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals};
 pub use tables::{FORMAT, Key, PendingKey};
 

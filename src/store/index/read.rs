@@ -4,8 +4,7 @@ use super::book::{DayRow, known, step_of};
 use super::open::Index;
 use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
-    ASK, BOOTS, BY_CAMERA, BY_SCHEDULE, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES,
-    SNAPS, STORES,
+    ASK, BOOTS, BY_CAMERA, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES, SNAPS, STORES,
 };
 use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
@@ -16,18 +15,6 @@ use std::{collections::BTreeMap, path::PathBuf};
 const EXPANDED_MAX: usize = 100_000;
 /// Rows looked at to find a neighbour.
 const NEAR_MAX: usize = 10_000;
-
-/// Which pictures to list; newest first.
-#[derive(Debug, Clone, Default)]
-pub struct Query {
-    pub camera: Option<CameraId>,
-    pub schedule: Option<ScheduleId>,
-    pub since_ms: Option<i64>,
-    pub until_ms: Option<i64>,
-    /// Only pictures older than this one.
-    pub before: Option<Key>,
-    pub limit: usize,
-}
 
 impl Index {
     /// All incarnations, by number.
@@ -102,46 +89,6 @@ impl Index {
         Ok(())
     }
 
-    pub fn list(&self, query: &Query) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
-        let txn = self.read()?;
-        let snaps = txn.open_table(SNAPS)?;
-        let end = query.before.unwrap_or((u32::MAX, u64::MAX));
-        let mut found = Vec::new();
-        let mut take = |key: Key| -> Result<bool, redb::Error> {
-            if let Some(value) = snaps.get(key)? {
-                let snap: SnapRow = row(value.value())?;
-                let fits = query.camera.as_ref().is_none_or(|c| *c == snap.camera)
-                    && query.since_ms.is_none_or(|t| snap.taken.wall_ms >= t)
-                    && query.until_ms.is_none_or(|t| snap.taken.wall_ms <= t);
-                if fits {
-                    found.push((key, snap));
-                }
-            }
-            Ok(found.len() < query.limit)
-        };
-        let name = query.schedule.as_ref().map(ScheduleId::as_str).or(query.camera.as_ref().map(CameraId::as_str));
-        match name {
-            Some(name) => {
-                let table = if query.schedule.is_some() { txn.open_table(BY_SCHEDULE)? } else { txn.open_table(BY_CAMERA)? };
-                for entry in table.range((name, 0, 0)..(name, end.0, end.1))?.rev() {
-                    let (_, ord, seq) = entry?.0.value();
-                    if !take((ord, seq))? {
-                        break;
-                    }
-                }
-            }
-            None => {
-                let keys = snaps.range(..end)?.rev().map(|e| e.map(|(k, _)| k.value()));
-                for key in keys {
-                    if !take(key?)? {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
     pub fn outcome(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64) -> Result<Option<Outcome>, redb::Error> {
         let txn = self.read()?;
         known(&txn.open_table(OUTCOMES)?, &txn.open_table(RANGES)?, schedule.as_str(), boot, due_ms)
@@ -155,9 +102,13 @@ impl Index {
         let mut found = BTreeMap::new();
         for entry in txn.open_table(RANGES)?.range((name, boot, 0)..=(name, boot, to))?.rev() {
             let range: GapRange = row(entry?.1.value())?;
-            let Some(last_ms) = Some(range.to.due_ms).filter(|end| range.to.boot == boot && *end >= from) else { break };
-            if range.count.is_none() {
+            // One that leads into a later boot holds no slot of this one that could be told.
+            if range.to.boot != boot || range.count.is_none() {
                 continue;
+            }
+            let last_ms = range.to.due_ms;
+            if last_ms < from {
+                break;
             }
             let first_ms = range.from.due_ms;
             let step_ms = step_of(&range).unwrap_or((last_ms - first_ms).max(1));

@@ -18,7 +18,6 @@ pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 pub const STORES: TableDefinition<u32, u64> = TableDefinition::new("stores");
 pub const SNAPS: TableDefinition<Key, &[u8]> = TableDefinition::new("snapshots");
 pub const BY_CAMERA: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_camera");
-pub const BY_SCHEDULE: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_schedule");
 /// Pictures whose fate the hub is to be asked about.
 pub const ASK: TableDefinition<Key, ()> = TableDefinition::new("ask");
 pub const PENDING: TableDefinition<PendingKey, ()> = TableDefinition::new("pending");
@@ -41,7 +40,7 @@ pub const GAPS: TableDefinition<u64, &[u8]> = TableDefinition::new("gaps");
 macro_rules! each_table {
     (|$table:ident| $do:block) => {
         $crate::store::index::tables::each_table!(@ $table $do
-            META STORES SNAPS BY_CAMERA BY_SCHEDULE PENDING ASK FREE PINS ERASURES GARBAGE OUTCOMES RANGES DAYS CURSORS BOOTS GAPS)
+            META STORES SNAPS BY_CAMERA PENDING ASK FREE PINS ERASURES GARBAGE OUTCOMES RANGES DAYS CURSORS BOOTS GAPS)
     };
     (@ $table:ident $do:block $($name:ident)*) => {
         $({
