@@ -368,7 +368,7 @@ pub struct GapRange {
     /// Last slot of the range, inclusive.
     pub to: Instant,
     pub outcome: Outcome,
-    /// How many slots; `None` when no clock can tell.
+    /// How many slots, at even distances; `None` when no clock can tell.
     pub count: Option<u64>,
 }
 

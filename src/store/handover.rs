@@ -80,16 +80,38 @@ pub struct Seen {
     pub pinned: (u64, u64),
     /// What lasts and somebody should do something about.
     pub alarms: Vec<String>,
+    /// The newest gap message a reader may have seen, or that an earlier run may have sent.
+    pub gap_shown: u64,
+    /// The one that is growing right now: not shown before that is durable.
+    pub gap_growing: Option<u64>,
 }
 
 impl Shared {
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+    /// The newest gap message, if nobody has seen it: until the commit is done nobody will.
+    pub fn gap_unseen(&self) -> Option<u64> {
+        let mut seen = self.seen();
+        let last = seen.counters.next_gap - 1;
+        seen.gap_growing = (last > seen.gap_shown).then_some(last);
+        seen.gap_growing
+    }
+    /// Up to `limit` gap messages after a number. What they say is final from here on.
+    pub fn gaps_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+        let mut seen = self.seen();
+        let end = seen.gap_growing.unwrap_or(u64::MAX);
+        let mut found = self.index.gaps_after(after, limit)?;
+        found.retain(|(no, _)| *no < end);
+        seen.gap_shown = found.last().map_or(seen.gap_shown, |(no, _)| seen.gap_shown.max(*no));
+        Ok(found)
+    }
     /// Shows readers the state after a commit.
     pub fn committed(&self, counters: &Counters, acked: &[Key], told: bool) {
         let mut seen = self.seen();
         seen.counters = counters.clone();
+        // Whoever asked meanwhile was not shown it.
+        let told = seen.gap_growing.take().is_some() || told;
         for key in acked {
             seen.acked.remove(key);
         }

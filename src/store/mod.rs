@@ -104,7 +104,16 @@ impl Store {
         let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
-        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new() };
+        let seen = Seen {
+            counters: opened.counters.clone(),
+            stores,
+            acked: HashMap::new(),
+            erasures,
+            pinned,
+            alarms: Vec::new(),
+            gap_shown: opened.counters.next_gap - 1,
+            gap_growing: None,
+        };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),
@@ -387,7 +396,7 @@ impl Store {
     }
     /// Gap messages with a number above `after`: (number, JSON as it must be published).
     pub fn gaps_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        Ok(self.shared.index.gaps_after(after, limit)?)
+        Ok(self.shared.gaps_after(after, limit)?)
     }
 
     /// What the hub durably has. Committed after 32, after 10 s or with the next commit; lost ones come again. An ack that

@@ -261,6 +261,47 @@ fn a_slot_without_a_picture_is_on_record_and_told_to_the_hub_until_the_hub_has_i
 }
 
 #[test]
+fn reasons_gather_in_one_message_until_somebody_has_seen_it() {
+    use crate::protocol::{Gap, GapItem};
+    let (dir, clock) = (Dir::new("gather"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    let failed = |words: &str| Outcome::Failed { reason: crate::model::Failure::new("timeout", words) };
+    let commit = |due_ms: u64, outcome: Outcome| {
+        store.outcome(slot(due_ms), outcome);
+        block(store.flush()).unwrap();
+    };
+    (1..=500).for_each(|i| commit(1_000 * i, failed(&format!("no answer within {i} ms"))));
+    let first = store.gaps_after(0, 99).unwrap();
+    let gap: Gap = serde_json::from_slice(&first[0].1).unwrap();
+    let [GapItem::Range(range)] = &gap.items[..] else { panic!("{gap:?}") };
+    assert_eq!((first.len(), range.from.due_ms, range.to.due_ms, range.count), (1, 1_000, 500_000, Some(500)));
+    // Somebody may have sent it: it stays as it was.
+    commit(501_000, failed("no answer within 9 ms"));
+    store.put(picture(1, 502_000)).unwrap();
+    commit(503_000, failed("no answer within 9 ms"));
+    commit(504_000, failed("no answer within 9 ms"));
+    let all = store.gaps_after(0, 99).unwrap();
+    assert_eq!(all[0], first[0]);
+    let gap: Gap = serde_json::from_slice(&all[1].1).unwrap();
+    let told: Vec<(u64, Option<u64>)> = gap
+        .items
+        .iter()
+        .map(|item| match item {
+            GapItem::Slot { slot, .. } => (slot.due_ms, None),
+            GapItem::Range(range) => (range.from.due_ms, range.count),
+            GapItem::Tombstone { .. } => panic!("{item:?}"),
+        })
+        .collect();
+    assert_eq!((all.len(), told), (2, vec![(501_000, None), (503_000, Some(2))]), "a picture stands between them");
+    // Nobody knows what an earlier run has sent.
+    drop(store);
+    let (store, _) = reopen(&dir, &clock);
+    store.outcome(slot(505_000), failed("no answer within 9 ms"));
+    block(store.flush()).unwrap();
+    assert_eq!((store.gaps_after(0, 99).unwrap().len(), &store.gaps_after(0, 99).unwrap()[..2]), (3, &all[..]));
+}
+
+#[test]
 fn a_damaged_file_is_never_sent_and_leaves_a_tombstone() {
     let (dir, clock) = (Dir::new("corrupt"), clock(10_000));
     let (store, _) = dir.open(&clock);

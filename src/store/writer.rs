@@ -266,6 +266,7 @@ impl Writer {
             || !change.erased.is_empty();
         if !change.is_empty() {
             self.feed_index();
+            change.gap_unseen = self.shared.gap_unseen();
             self.shared
                 .index
                 .commit(&change, &mut self.counters, self.config.hub)

@@ -164,8 +164,12 @@ impl Ledger {
                             complaints.push(format!("{} speaks of the unknown schedule {id}", path.display()));
                             continue;
                         };
-                        let slots: Vec<u64> = (range.from.due_ms..=range.to.due_ms).step_by(schedule.period_ms as usize).collect();
-                        if range.count != Some(slots.len() as u64) || slots.last() != Some(&range.to.due_ms) {
+                        // So many slots at even distances, the first and the last one named.
+                        let span_ms = range.to.due_ms - range.from.due_ms;
+                        let step_ms = range.count.and_then(|count| span_ms.checked_div(count - 1)).unwrap_or(schedule.period_ms).max(1);
+                        let slots: Vec<u64> = (range.from.due_ms..=range.to.due_ms).step_by(step_ms as usize).collect();
+                        let on_grid = slots.iter().all(|due_ms| due_ms % schedule.period_ms == schedule.phase_ms);
+                        if range.count != Some(slots.len() as u64) || slots.last() != Some(&range.to.due_ms) || !on_grid {
                             complaints.push(format!("{}: {range:?} does not count its slots right", path.display()));
                         }
                         slots.iter().for_each(|due_ms| ledger.add(id, *due_ms, word(&range.outcome)));

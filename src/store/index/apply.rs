@@ -1,30 +1,14 @@
 //! How a [`Change`] becomes rows, inside its one transaction.
 
-use super::book::Book;
+use super::book::{Book, News};
 use super::change::{Change, Counters};
+use super::gaps::Reasons;
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{ASK, BOOTS, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
+use super::tables::{ASK, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
 use crate::model::{Seq, SnapshotId, StoreId};
-use crate::protocol::{Gap, GapItem};
+use crate::protocol::GapItem;
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
-
-/// Gap messages count from 1 in each incarnation: those that the hub has not confirmed go on under the new store's id.
-/// Returns the next free number.
-pub fn renumber_gaps(txn: &WriteTransaction, store: StoreId) -> Result<u64, redb::Error> {
-    let mut table = txn.open_table(GAPS)?;
-    let old = table.iter()?.map(|e| e.map(|(_, v)| v.value().to_vec())).collect::<Result<Vec<_>, _>>()?;
-    table.retain(|_, _| false)?;
-    let mut no = 1;
-    for json in old {
-        let unreadable = |e: serde_json::Error| redb::Error::Corrupted(e.to_string());
-        let gap: Gap = serde_json::from_slice(&json).map_err(unreadable)?;
-        let json = serde_json::to_vec(&Gap { store, no, ..gap }).map_err(unreadable)?;
-        table.insert(no, json.as_slice())?;
-        no += 1;
-    }
-    Ok(no)
-}
 
 pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, redb::Error> {
     txn.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (k.value(), StoreId(v.value()))).map_err(Into::into)).collect()
@@ -139,7 +123,7 @@ pub fn apply_pins(txn: &WriteTransaction, change: &Change) -> Result<(), redb::E
     Ok(())
 }
 
-pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counters, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
+pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counters, reasons: &mut Reasons) -> Result<(), redb::Error> {
     let nothing = change.deletes.is_empty() && change.erased.is_empty() && change.erasures.is_empty();
     if nothing && change.corrupt.is_empty() && change.garbage_gone.is_empty() {
         return Ok(());
@@ -168,7 +152,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         if !matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt)
             && let Some(store) = stores.get(&key.0)
         {
-            gap.push(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
+            reasons.add(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
         }
         pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
         if snap.state == SnapState::Ask {
@@ -201,15 +185,18 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
     Ok(())
 }
 
-pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, gap: &mut Vec<GapItem>) -> Result<(), redb::Error> {
+pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, reasons: &mut Reasons) -> Result<(), redb::Error> {
     for (slot, outcome) in &change.outcomes {
-        if book.without(slot, outcome)? {
-            gap.push(GapItem::Slot { slot: slot.clone(), outcome: outcome.clone() });
+        let item = || GapItem::Slot { slot: slot.clone(), outcome: outcome.clone() };
+        match book.without(slot, outcome)? {
+            News::Known => {}
+            News::New => reasons.add(item()),
+            News::Joined => reasons.join(item()),
         }
     }
     for range in &change.ranges {
         book.range(range)?;
-        gap.push(GapItem::Range(range.clone()));
+        reasons.add(GapItem::Range(range.clone()));
     }
     let mut cursors = txn.open_table(CURSORS)?;
     for (schedule, memory) in &change.cursors {
@@ -217,9 +204,6 @@ pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, ga
             Some(memory) => cursors.insert(schedule.as_str(), memory.as_slice())?,
             None => cursors.remove(schedule.as_str())?,
         };
-    }
-    if let Some((no, boot)) = &change.boot {
-        txn.open_table(BOOTS)?.insert(no, bytes(boot)?.as_slice())?;
     }
     Ok(())
 }

@@ -18,29 +18,38 @@ const SPREAD_DAYS_MAX: i64 = 400;
 /// How many slots of a day ended how. By [`Outcome::label`]; ranges without a number count themselves under [`UNKNOWN`].
 pub type DayRow = BTreeMap<String, u64>;
 
+/// What a slot's end means for the book.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// It had ended already.
+    Known,
+    New,
+    /// The slot before it on record ended in the same way, and both are one range now.
+    Joined,
+}
+
 /// The ledger in one transaction.
 pub struct Book<'t> {
     txn: &'t WriteTransaction,
     outcomes: Table<'t, (&'static str, u32, u64), &'static [u8]>,
     ranges: Table<'t, (&'static str, u32, u64), &'static [u8]>,
-    boots: BTreeMap<BootNo, BootRow>,
+    boots: Table<'t, u32, &'static [u8]>,
     tally: BTreeMap<(String, u8, i32), BTreeMap<String, i64>>,
 }
 
 impl<'t> Book<'t> {
+    /// With the row of this boot, if it says something new.
     pub fn open(txn: &'t WriteTransaction, boot: Option<&(BootNo, BootRow)>) -> Result<Self, redb::Error> {
-        let mut boots = BTreeMap::new();
-        for entry in txn.open_table(BOOTS)?.iter()? {
-            let (no, value) = entry?;
-            boots.insert(no.value(), row(value.value())?);
+        let mut boots = txn.open_table(BOOTS)?;
+        if let Some((no, boot)) = boot {
+            boots.insert(no, bytes(boot)?.as_slice())?;
         }
-        boots.extend(boot.cloned());
         Ok(Self { txn, outcomes: txn.open_table(OUTCOMES)?, ranges: txn.open_table(RANGES)?, boots, tally: BTreeMap::new() })
     }
 
     /// Nothing replaces captured; a picture replaces any other verdict (it was found after a crash).
     pub fn captured(&mut self, slot: &Slot, id: SnapshotId, taken: &Stamp) -> Result<(), redb::Error> {
-        let day = self.day(slot, Some(taken));
+        let day = self.day(slot, Some(taken))?;
         match self.known(slot)? {
             Some(Outcome::Captured { .. }) => return Ok(()),
             Some(other) => self.count(slot, day, &other.label(), -1),
@@ -51,12 +60,13 @@ impl<'t> Book<'t> {
         self.insert(slot, &outcome)
     }
 
-    /// A slot that ended without a picture. Returns whether that is news.
-    pub fn without(&mut self, slot: &Slot, outcome: &Outcome) -> Result<bool, redb::Error> {
+    /// A slot that ended without a picture.
+    pub fn without(&mut self, slot: &Slot, outcome: &Outcome) -> Result<News, redb::Error> {
         if self.known(slot)?.is_some() {
-            return Ok(false);
+            return Ok(News::Known);
         }
-        self.count(slot, self.day(slot, None), &outcome.label(), 1);
+        let day = self.day(slot, None)?;
+        self.count(slot, day, &outcome.label(), 1);
         let name = slot.schedule.as_str();
         let key = (name, slot.boot, slot.due_ms);
         let here = Instant { boot: slot.boot, due_ms: slot.due_ms, wall_ms: slot.plan_ms };
@@ -75,6 +85,7 @@ impl<'t> Book<'t> {
                 let key = (name, range.from.boot, range.from.due_ms);
                 let longer = GapRange { to: here, count: range.count.map(|n| n + 1), ..range.clone() };
                 self.ranges.insert(key, bytes(&longer)?.as_slice())?;
+                Ok(News::Joined)
             }
             (_, Some((due_ms, before))) if before.same_reason(outcome) && range_end_ms.is_none_or(|end| end < due_ms) => {
                 let plan_ms = slot.plan_ms.map(|plan| plan - (slot.due_ms - due_ms) as i64);
@@ -82,15 +93,15 @@ impl<'t> Book<'t> {
                 let both = GapRange { schedule: slot.schedule.clone(), from, to: here, outcome: before, count: Some(2) };
                 self.outcomes.remove((name, slot.boot, due_ms))?;
                 self.ranges.insert((name, slot.boot, due_ms), bytes(&both)?.as_slice())?;
+                Ok(News::Joined)
             }
-            _ => self.insert(slot, outcome)?,
+            _ => self.insert(slot, outcome).map(|()| News::New),
         }
-        Ok(true)
     }
 
     /// Slots that nobody could serve.
     pub fn range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
-        self.count_range(range);
+        self.count_range(range)?;
         self.ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
         Ok(())
     }
@@ -105,11 +116,12 @@ impl<'t> Book<'t> {
         for (schedule, boot, due_ms, outcome) in rows.collect::<Result<Vec<_>, _>>()? {
             let Ok(schedule) = schedule.parse() else { continue };
             let slot = Slot { schedule, boot, due_ms, plan_ms: None };
-            self.count(&slot, self.day(&slot, None), &outcome.label(), 1);
+            let day = self.day(&slot, None)?;
+            self.count(&slot, day, &outcome.label(), 1);
         }
         let ranges = self.ranges.iter()?.map(|e| row::<GapRange>(e?.1.value()));
         for range in ranges.collect::<Result<Vec<_>, _>>()? {
-            self.count_range(&range);
+            self.count_range(&range)?;
         }
         Ok(())
     }
@@ -163,34 +175,37 @@ impl<'t> Book<'t> {
         *counts.entry(label.to_owned()).or_default() += by;
     }
 
-    /// The UTC day of a slot, and whether (1) only an untrusted clock says so.
-    fn day(&self, slot: &Slot, taken: Option<&Stamp>) -> (u8, i32) {
-        let of = |wall_ms: i64, trusted: bool| (u8::from(!trusted), wall_ms.div_euclid(DAY_MS) as i32);
+    /// When a slot was due by the wall clock, and whether that clock was trusted.
+    fn wall_of(&self, slot: &Slot) -> Result<Option<(i64, bool)>, redb::Error> {
         if let Some(plan_ms) = slot.plan_ms {
-            return of(plan_ms, true);
+            return Ok(Some((plan_ms, true)));
         }
-        match (self.boots.get(&slot.boot), taken) {
-            (Some(boot), _) => of(boot.offset_ms + slot.due_ms as i64, boot.quality.trusted()),
-            // The boot went with a lost index; the picture still tells.
-            (None, Some(taken)) => of(taken.wall_ms, taken.quality.trusted()),
-            (None, None) => of(0, false),
-        }
+        let boot = self.boots.get(slot.boot)?.map(|value| row::<BootRow>(value.value())).transpose()?;
+        Ok(boot.map(|boot| (boot.offset_ms + slot.due_ms as i64, boot.quality.trusted())))
     }
 
-    fn count_range(&mut self, range: &GapRange) {
+    /// The UTC day of a slot, and whether (1) only an untrusted clock says so.
+    fn day(&self, slot: &Slot, taken: Option<&Stamp>) -> Result<(u8, i32), redb::Error> {
+        // The boot may have gone with a lost index; the picture still tells.
+        let said = || taken.map_or((0, false), |taken| (taken.wall_ms, taken.quality.trusted()));
+        let (wall_ms, trusted) = self.wall_of(slot)?.unwrap_or_else(said);
+        Ok((u8::from(!trusted), wall_ms.div_euclid(DAY_MS) as i32))
+    }
+
+    fn count_range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
         let label = range.outcome.label();
         let slot = |at: &Instant| Slot { schedule: range.schedule.clone(), boot: at.boot, due_ms: at.due_ms, plan_ms: at.wall_ms };
         let (from, to) = (slot(&range.from), slot(&range.to));
-        let (last, Some(count)) = (self.day(&to, None), range.count) else {
-            let day = self.day(&to, None);
-            return self.count(&to, day, &format!("{UNKNOWN}{label}"), 1);
+        let (first, last) = (self.day(&from, None)?, self.day(&to, None)?);
+        let Some(count) = range.count else {
+            self.count(&to, last, &format!("{UNKNOWN}{label}"), 1);
+            return Ok(());
         };
-        let first = self.day(&from, None);
         let days = i64::from(last.1) - i64::from(first.1);
-        let walls = [&from, &to].map(|slot| slot.plan_ms.or_else(|| Some(self.boots.get(&slot.boot)?.offset_ms + slot.due_ms as i64)));
-        let (true, [Some(from_ms), Some(to_ms)], true) = (first.0 == last.0 && (1..=SPREAD_DAYS_MAX).contains(&days), walls, count > 1)
-        else {
-            return self.count(&to, last, &label, count as i64);
+        let spread = first.0 == last.0 && (1..=SPREAD_DAYS_MAX).contains(&days) && count > 1;
+        let (true, Some((from_ms, _)), Some((to_ms, _))) = (spread, self.wall_of(&from)?, self.wall_of(&to)?) else {
+            self.count(&to, last, &label, count as i64);
+            return Ok(());
         };
         let step_ms = ((to_ms - from_ms) / (count as i64 - 1)).max(1);
         let mut left = count as i64;
@@ -203,6 +218,7 @@ impl<'t> Book<'t> {
                 self.count(&to, (last.0, day), &label, here);
             }
         }
+        Ok(())
     }
 }
 

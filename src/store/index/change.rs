@@ -41,6 +41,8 @@ pub struct Change {
     /// The hub has said all it has of these (both ends included): what it did not name has to be sent.
     pub answered: Vec<(Key, Key)>,
     pub new_store: Option<(u32, StoreId, String)>,
+    /// A gap message that nobody has read yet: it may still grow.
+    pub gap_unseen: Option<u64>,
 }
 
 impl Change {

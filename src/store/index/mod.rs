@@ -11,6 +11,7 @@
 mod apply;
 mod book;
 mod change;
+mod gaps;
 mod list;
 mod migrate;
 mod open;
@@ -26,10 +27,10 @@ pub use tables::{FORMAT, Key, PendingKey};
 pub use change::{Change, Counters};
 pub use open::Index;
 
-use crate::protocol::{self, Gap};
-use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps, renumber_gaps};
+use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps};
 use book::Book;
-use tables::{GAPS, STORES, put_meta};
+use gaps::Reasons;
+use tables::{STORES, put_meta};
 
 impl Index {
     /// Applies a change durably. `report` makes gap messages for the hub; `store` numbers are taken from and put back to
@@ -39,10 +40,9 @@ impl Index {
     pub fn commit(&self, change: &Change, counters: &mut Counters, report: bool) -> Result<(), redb::Error> {
         let txn = self.begin()?;
         let mut next = counters.clone();
-        let mut gap = Vec::new();
         if let Some((ord, store, board)) = &change.new_store {
             (next.ord, next.store) = (*ord, *store);
-            next.next_gap = renumber_gaps(&txn, *store)?;
+            next.next_gap = gaps::renumber(&txn, *store)?;
             txn.open_table(STORES)?.insert(ord, store.0)?;
             put_meta(&txn, "ord", ord)?;
             put_meta(&txn, "board", board)?;
@@ -51,20 +51,16 @@ impl Index {
         for (ord, store) in &change.old_stores {
             txn.open_table(STORES)?.insert(ord, store.0)?;
         }
+        let mut reasons = Reasons::open(&txn, change.gap_unseen, &next)?;
         let mut book = Book::open(&txn, change.boot.as_ref())?;
         apply_snaps(&txn, &mut book, change, &mut next)?;
         apply_acks(&txn, change, &mut next)?;
         apply_pins(&txn, change)?;
-        apply_deletes(&txn, change, &mut next, &mut gap)?;
-        apply_ledger(&txn, &mut book, change, &mut gap)?;
+        apply_deletes(&txn, change, &mut next, &mut reasons)?;
+        apply_ledger(&txn, &mut book, change, &mut reasons)?;
         book.close()?;
         if report {
-            for items in Gap::cut(&gap) {
-                let message = Gap { v: protocol::VERSION, store: next.store, no: next.next_gap, items: items.to_vec() };
-                let json = serde_json::to_vec(&message).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
-                txn.open_table(GAPS)?.insert(next.next_gap, json.as_slice())?;
-                next.next_gap += 1;
-            }
+            reasons.write(&txn, &mut next)?;
         }
         put_meta(&txn, "next_seq", &next.next_seq)?;
         put_meta(&txn, "next_gap", &next.next_gap)?;
