@@ -7,7 +7,7 @@
 #[path = "rig/measure.rs"]
 mod measure;
 
-use measure::{fresh_dir, median, missing, monotonic_ms, succeeds};
+use measure::{fresh_dir, median, memory_mib, missing, monotonic_ms, succeeds};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -156,10 +156,4 @@ fn wake_ups(pid: u32) -> BTreeMap<u64, (String, u64)> {
         Some((field("Pid:")?.parse().ok()?, (field("Name:")?, field("voluntary_ctxt_switches:")?.parse().ok()?)))
     };
     tasks.filter_map(read).collect()
-}
-
-fn memory_mib(pid: u32, key: &str) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = text.lines().find_map(|l| l.strip_prefix(key)?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    kib.map_or(f64::NAN, |kib| kib / 1024.0)
 }
