@@ -14,6 +14,7 @@
 mod adopt;
 mod blobs;
 mod chores;
+mod files;
 mod handover;
 mod index;
 mod keep;
