@@ -233,6 +233,20 @@ fn unflushed(steps: &[Step]) -> BTreeMap<Ino, &Vec<u8>> {
     open
 }
 
+/// The files with reserved room, neither written nor flushed since.
+fn reserved(steps: &[Step]) -> BTreeMap<Ino, usize> {
+    let mut open = BTreeMap::new();
+    for step in steps {
+        match step {
+            Step::Size(ino, len) => _ = open.insert(*ino, *len),
+            Step::Write(ino, _) | Step::Sync(ino) => _ = open.remove(ino),
+            Step::SyncAll => open.clear(),
+            _ => {}
+        }
+    }
+    open
+}
+
 fn size_step(steps: &[Step], of: Ino) -> Option<usize> {
     steps.iter().position(|step| matches!(step, Step::Size(ino, _) if *ino == of))
 }
@@ -326,14 +340,7 @@ fn weak(base: &Image, steps: &[Step]) -> HashSet<Image> {
     }
     let sizes = |data: &Vec<u8>| beginnings(data).flat_map(|data| torn(data, &[0, STALE])).collect::<Vec<_>>();
     let mut ways: BTreeMap<Ino, Vec<Vec<u8>>> = unflushed(steps).into_iter().map(|(ino, data)| (ino, sizes(data))).collect();
-    // Cut between the reservation and the write.
-    for step in steps {
-        if let Step::Size(ino, len) = step
-            && !steps.iter().any(|step| matches!(step, Step::Write(of, _) if of == ino))
-        {
-            ways.insert(*ino, vec![vec![], vec![0; *len], vec![STALE; *len]]);
-        }
-    }
+    ways.extend(reserved(steps).into_iter().map(|(ino, len)| (ino, vec![vec![], vec![0; len], vec![STALE; len]])));
     let mut found = HashSet::new();
     let places: Vec<_> = names.iter().collect();
     each_choice(&places.iter().map(|(_, ways)| ways.len()).collect::<Vec<_>>(), |choice| {
