@@ -201,3 +201,6 @@ pub fn adopt_newest<F: Files>(index: &Index, blobs: &mut Blobs<F>, from: Seq, hu
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub mod tests;

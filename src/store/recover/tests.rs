@@ -11,16 +11,15 @@
 
 use super::{Adopting, Found, go_through, load_counters};
 use crate::image::meta;
-use crate::model::{Hash8, Quality, Seq, SnapshotId, Stamp, StoreId};
-use crate::protocol::Record;
-use crate::store::adopt::FIRST_ORD;
+use crate::model::{Hash8, Seq, StoreId};
+use crate::store::adopt::{FIRST_ORD, tests::picture};
 use crate::store::blobs::{Blob, Blobs, QUARANTINE, WriteError};
 use crate::store::files::tests::{ALL, Can, Image, MODELS, Model, Sim, Step, after_a_cut};
-use crate::store::index::{Change, Counters, Index, Key, Query, SnapRow, SnapState};
+use crate::store::index::{Change, Counters, Index, Key, Query, SnapRow};
 use crate::store::path::{path_of, seq_of};
 use redb::StorageBackend;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     io,
     path::PathBuf,
@@ -187,44 +186,6 @@ impl<'a> Life<'a> {
     }
 }
 
-/// A picture of a few blocks: its row, its two pieces and its number.
-fn picture(seq: u64, life: u32) -> (SnapRow, Vec<u8>, Vec<u8>, Seq) {
-    let taken = Stamp { boot: life, boottime_ms: seq * 1_000, wall_ms: 0, quality: Quality::Saved, uncertainty_ms: None };
-    let record = Record {
-        v: crate::protocol::VERSION,
-        node: "n".parse().unwrap(),
-        id: SnapshotId { store: StoreId(7), seq: Seq(seq) },
-        camera: "gate".parse().unwrap(),
-        slots: vec![],
-        taken,
-        width: 8,
-        height: 8,
-        source: "s".into(),
-        flags: vec![],
-        mask: 0,
-        config: "0".into(),
-        sha256: String::new(),
-        rev: 0,
-    };
-    let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[seq as u8; 200], &[0xFF, 0xD9]].concat();
-    let made = meta::compose(record, &jpeg).unwrap();
-    let rest = jpeg[2..].to_vec();
-    let row = SnapRow {
-        camera: made.record.camera.clone(),
-        bytes: (made.head.len() + rest.len()) as u64,
-        hash8: made.hash8,
-        taken,
-        slots: vec![],
-        width: 8,
-        height: 8,
-        source: "s".into(),
-        flags: vec![],
-        state: SnapState::Pending,
-        commanded: true,
-    };
-    (row, made.head, rest, Seq(seq))
-}
-
 /// What must hold after a recovery. `before`: the index as the cut left it.
 fn check(before: &Known, now: &Known, files: &Image) -> Result<(), String> {
     let lost = before.rows.keys().find(|key| !now.rows.contains_key(key));
@@ -293,8 +254,8 @@ const LAST_LIFE: u32 = 3;
 fn explore(setting: &Setting) -> Result<Counts, String> {
     let (mut past, mut counts) = (Past::new(), Counts::default());
     let (mut seen, hasher) = (HashSet::new(), RandomState::new());
-    let mut open = vec![Begin { base: Image::empty(), steps: Vec::new(), known: 0, lives: 0, how: String::new() }];
-    while let Some(begin) = open.pop() {
+    let mut open = VecDeque::from([Begin { base: Image::empty(), steps: Vec::new(), known: 0, lives: 0, how: String::new() }]);
+    while let Some(begin) = open.pop_front() {
         let told = |what: String| format!("{what}{}", begin.how);
         let sim = Sim::new(begin.base.clone(), begin.steps.clone(), setting.can);
         let mut life = Life::start(&mut past, sim.clone(), begin.known, setting, begin.lives + 1).map_err(&told)?;
@@ -335,13 +296,13 @@ fn explore(setting: &Setting) -> Result<Counts, String> {
                 if seen.insert(hasher.hash_one((&base, known, lives))) {
                     counts.unique += 1;
                     let how = format!("{}; life {lives}: cut after step {at} of {}", begin.how, steps.len());
-                    open.push(Begin { base, steps: Vec::new(), known, lives, how });
+                    open.push_back(Begin { base, steps: Vec::new(), known, lives, how });
                 }
             }
             if lives < LAST_LIFE && seen.insert(hasher.hash_one((&begin.base, &steps[..at], known, lives))) {
                 counts.kills += 1;
                 let how = format!("{}; life {lives}: killed after step {at} of {}", begin.how, steps.len());
-                open.push(Begin { base: begin.base.clone(), steps: steps[..at].to_vec(), known, lives, how });
+                open.push_back(Begin { base: begin.base.clone(), steps: steps[..at].to_vec(), known, lives, how });
             }
         }
     }
