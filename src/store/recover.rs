@@ -1,7 +1,8 @@
 //! Opening a store after anything may have happened.
 //!
 //! ```text
-//! lock -> judge the filesystem -> open the index, checked -> finish deletions -> look at the newest buckets:
+//! lock -> judge the filesystem -> flush what a killed process left in memory only -> open the index, checked ->
+//!         finish deletions -> look at the newest buckets:
 //!         a whole file without a row is adopted with the slots it names; anything else goes to quarantine
 //! ```
 //! An index that cannot be read is kept as `index.redb.bad`; a fresh one with a new store id takes its place, and every whole
