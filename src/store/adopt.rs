@@ -5,6 +5,7 @@
 //! to do. How far it has got is in the index, so a restart goes on there. The hub is asked about each of them before any is sent.
 
 use super::blobs::Blobs;
+use super::files::{Files, NOT_A_FILE};
 use super::index::{Change, Index, Key, SnapRow, SnapState};
 use super::path::path_of;
 use crate::image::meta::{self, Meta};
@@ -55,15 +56,24 @@ impl Names {
 
 /// Looks at one file: a whole picture goes into `change` in state `as_state`, anything else to quarantine or is left alone. Returns
 /// the boot it names.
-fn adopt_one(
+fn adopt_one<F: Files>(
     index: &Index,
-    blobs: &mut Blobs,
+    blobs: &mut Blobs<F>,
     names: &mut Names,
     (seq, path): (Seq, &Path),
     as_state: SnapState,
     change: &mut Change,
 ) -> Result<Option<BootNo>, Adopting> {
-    let whole = blobs.read(path).map_err(|e| e.to_string()).and_then(|file| {
+    let file = match blobs.read(path) {
+        // Deleted since it was listed.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == NOT_A_FILE => {
+            tracing::warn!(path = %path.display(), "a link, directory or device with a picture's name is left alone");
+            return Ok(None);
+        }
+        file => file,
+    };
+    let whole = file.map_err(|e| e.to_string()).and_then(|file| {
         let Meta { record, hash8 } = meta::read(&file).map_err(|e| e.to_string())?;
         Ok((row(&record, file.len() as u64, hash8, as_state), record))
     });
@@ -128,7 +138,7 @@ pub struct Rebuild {
 impl Rebuild {
     /// # Errors
     /// The directories cannot be listed, or the index not read.
-    pub fn new(index: &Index, blobs: &Blobs, below: Seq, hub: bool) -> Result<Self, Adopting> {
+    pub fn new<F: Files>(index: &Index, blobs: &Blobs<F>, below: Seq, hub: bool) -> Result<Self, Adopting> {
         Ok(Self {
             names: Names::of(index).map_err(Adopting::Index)?,
             as_state: if hub { SnapState::Ask } else { SnapState::Acknowledged },
@@ -140,12 +150,12 @@ impl Rebuild {
     }
 
     /// Takes the newest pictures in at once; returns the newest boot that one of them names.
-    pub fn begin(&mut self, index: &Index, blobs: &mut Blobs, change: &mut Change) -> Result<Option<BootNo>, Adopting> {
+    pub fn begin<F: Files>(&mut self, index: &Index, blobs: &mut Blobs<F>, change: &mut Change) -> Result<Option<BootNo>, Adopting> {
         self.look(AT_ONCE, index, blobs, change)
     }
 
     /// A little of the rest, into what rides on the next commit. Returns whether all is done.
-    pub fn go_on(&mut self, index: &Index, blobs: &mut Blobs, change: &mut Change) -> Result<bool, Adopting> {
+    pub fn go_on<F: Files>(&mut self, index: &Index, blobs: &mut Blobs<F>, change: &mut Change) -> Result<bool, Adopting> {
         self.look(TURN, index, blobs, change)?;
         let done = self.files.is_empty() && self.buckets.is_empty();
         if done {
@@ -155,7 +165,13 @@ impl Rebuild {
         Ok(done)
     }
 
-    fn look(&mut self, files: usize, index: &Index, blobs: &mut Blobs, change: &mut Change) -> Result<Option<BootNo>, Adopting> {
+    fn look<F: Files>(
+        &mut self,
+        files: usize,
+        index: &Index,
+        blobs: &mut Blobs<F>,
+        change: &mut Change,
+    ) -> Result<Option<BootNo>, Adopting> {
         let mut newest_boot = None;
         for _ in 0..files {
             while self.files.is_empty()
@@ -177,7 +193,7 @@ impl Rebuild {
 }
 
 /// Takes in what a crash left behind a group: every file from this number on.
-pub fn adopt_newest(index: &Index, blobs: &mut Blobs, from: Seq, hub: bool, change: &mut Change) -> Result<(), Adopting> {
+pub fn adopt_newest<F: Files>(index: &Index, blobs: &mut Blobs<F>, from: Seq, hub: bool, change: &mut Change) -> Result<(), Adopting> {
     let mut names = Names::of(index).map_err(Adopting::Index)?;
     let as_state = if hub { SnapState::Pending } else { SnapState::Acknowledged };
     for (seq, path) in blobs.scan(from).map_err(Adopting::Disk)? {
@@ -185,3 +201,6 @@ pub fn adopt_newest(index: &Index, blobs: &mut Blobs, from: Seq, hub: bool, chan
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub mod tests;

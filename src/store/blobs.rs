@@ -4,22 +4,21 @@
 //! Writing to a temporary name and renaming costs one flush more (measured: 5.05 against 4.26 a picture) and protects from
 //! nothing here: a file without a row is judged by its own hash at the next start.
 
+use super::files::{DataDir, Files};
 use super::path::{SNAPSHOTS, seq_of};
 use crate::image::meta;
 use crate::model::{BUCKET, CameraId, Seq};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::{self, IoSlice, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 pub const QUARANTINE: &str = "quarantine";
 
 /// The blob directory of one store.
-pub struct Blobs {
-    root: PathBuf,
+pub struct Blobs<F: Files = DataDir> {
+    files: F,
     /// syncfs flushes a whole group at once: cheaper, and since Linux 5.8 it reports write errors. Only where the data
     /// directory is its own mount, or everybody's dirty pages would be flushed with ours.
     syncfs: bool,
@@ -56,10 +55,23 @@ pub struct Blob<'a> {
 
 impl Blobs {
     /// # Errors
-    /// The directories cannot be made.
+    /// The directory cannot be used, or its directories not be made.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let mut blobs =
-            Self { root: root.to_owned(), syncfs: own_mount(root) && kernel_reports_syncfs_errors(), counters: Counters::default() };
+        let files = DataDir::open(root)?;
+        let syncfs = files.whole;
+        Self::on(files, syncfs)
+    }
+}
+
+impl<F: Files> Blobs<F> {
+    /// The same on any files.
+    pub fn on(files: F, syncfs: bool) -> io::Result<Self> {
+        let mut blobs = Self { files, syncfs, counters: Counters::default() };
+        // A process that was killed leaves files and directories that only the kernel's memory holds. Once they are flushed, what is
+        // seen from here on is what a power cut would leave. (A write error that a kernel before 5.8 keeps to itself here is found by
+        // the hash when the picture is read.)
+        blobs.counters.flushes += 1;
+        blobs.files.sync_all()?;
         for dir in [SNAPSHOTS, QUARANTINE] {
             blobs.make_dirs(Path::new(dir))?;
         }
@@ -75,46 +87,38 @@ impl Blobs {
             self.write_files(group, &mut made).map_err(full_or_fault).and_then(|dirs| self.flush(&made, dirs).map_err(WriteError::Fault));
         if done.is_err() {
             for (path, _) in &made {
-                let _ = fs::remove_file(path);
+                let _ = self.files.remove_file(path);
             }
         }
         done
     }
 
     /// Makes the files; `made` lists those that exist because of us, whatever happens.
-    fn write_files<'a>(&mut self, group: &'a [Blob], made: &mut Vec<(PathBuf, File)>) -> io::Result<BTreeSet<&'a Path>> {
+    fn write_files<'a>(&mut self, group: &'a [Blob], made: &mut Vec<(&'a Path, F::File)>) -> io::Result<BTreeSet<&'a Path>> {
         let mut dirs = BTreeSet::new();
         for blob in group {
             if let Some(dir) = blob.path.parent() {
                 self.make_dirs(dir)?;
                 dirs.insert(dir);
             }
-            let path = self.root.join(&blob.path);
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let mut file = File::from(rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))?);
+            let mut file = self.files.create(&blob.path)?;
             let len = blob.head.len() + blob.rest.len();
-            let room = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len as u64);
-            let written = match room {
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_both(&mut file, blob.head, blob.rest),
-                Err(e) => Err(e.into()),
-            };
-            made.push((path, file));
+            let written = self.files.reserve(&file, len as u64).and_then(|()| self.files.write(&mut file, blob.head, blob.rest));
+            made.push((&blob.path, file));
             written?;
             self.counters.bytes += len as u64;
         }
         Ok(dirs)
     }
 
-    fn flush(&mut self, made: &[(PathBuf, File)], dirs: BTreeSet<&Path>) -> io::Result<()> {
-        if let [(_, file), _, ..] = made
-            && self.syncfs
-        {
+    fn flush(&mut self, made: &[(&Path, F::File)], dirs: BTreeSet<&Path>) -> io::Result<()> {
+        if made.len() > 1 && self.syncfs {
             self.counters.flushes += 1;
-            return Ok(rustix::fs::syncfs(file)?);
+            return self.files.sync_all();
         }
         for (_, file) in made {
             self.counters.flushes += 1;
-            file.sync_data()?;
+            self.files.sync(file)?;
         }
         dirs.into_iter().try_for_each(|dir| self.sync_dir(dir))
     }
@@ -123,46 +127,47 @@ impl Blobs {
     fn make_dirs(&mut self, dir: &Path) -> io::Result<()> {
         let mut missing = Vec::new();
         for level in dir.ancestors().take_while(|d| !d.as_os_str().is_empty()) {
-            if self.root.join(level).is_dir() {
+            if self.files.is_dir(level) {
                 break;
             }
             missing.push(level);
         }
         for level in missing.into_iter().rev() {
-            fs::create_dir(self.root.join(level))?;
-            self.sync_dir(level)?;
-            self.sync_dir(level.parent().unwrap_or(Path::new("")))?;
+            self.files.make_dir(level)?;
+            let parent = level.parent().unwrap_or(Path::new(""));
+            // A failed flush is a fault even if it says that the disk is full: the next one would find the directory there.
+            self.sync_dir(level).and_then(|()| self.sync_dir(parent)).map_err(io::Error::other)?;
         }
         Ok(())
     }
 
     fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
         self.counters.flushes += 1;
-        File::open(self.root.join(dir))?.sync_all()
+        self.files.sync_dir(dir)
     }
 
     /// Removes files and makes that durable, so that the garbage rows that name them can go.
     pub fn remove(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         let mut dirs = BTreeSet::new();
         for path in paths {
-            match fs::remove_file(self.root.join(path)) {
+            match self.files.remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => dirs.extend(path.parent()),
             }
         }
         for dir in dirs {
-            if !self.root.join(dir).is_dir() {
+            if !self.files.is_dir(dir) {
                 continue;
             }
             self.sync_dir(dir)?;
             // An emptied bucket goes too; one that still holds something refuses, which is right.
-            let _ = fs::remove_dir(self.root.join(dir));
+            let _ = self.files.remove_dir(dir);
         }
         Ok(())
     }
 
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(self.root.join(path))
+        self.files.read(path)
     }
 
     /// Every file with a number of ours at or above `from`, ascending. Names that are not ours are left alone.
@@ -181,8 +186,8 @@ impl Blobs {
 
     fn all_buckets(&self) -> io::Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
-        for camera in list(&self.root.join(SNAPSHOTS))? {
-            found.extend(list(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
+        for camera in self.files.list(Path::new(SNAPSHOTS))? {
+            found.extend(self.files.list(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
         }
         Ok(found)
     }
@@ -190,12 +195,10 @@ impl Blobs {
     /// The files of one bucket, of all cameras, ascending: (number, path).
     pub fn in_bucket(&self, bucket: u64) -> io::Result<Vec<(Seq, PathBuf)>> {
         let mut found = Vec::new();
-        for camera in list(&self.root.join(SNAPSHOTS))? {
-            for file in list(&camera.join(bucket.to_string()))? {
+        for camera in self.files.list(Path::new(SNAPSHOTS))? {
+            for file in self.files.list(&camera.join(bucket.to_string()))? {
                 let seq = file.file_name().and_then(|n| n.to_str()).and_then(seq_of).filter(|seq| seq.0 / BUCKET == bucket);
-                if let (Some(seq), Ok(relative)) = (seq, file.strip_prefix(&self.root)) {
-                    found.push((seq, relative.to_owned()));
-                }
+                found.extend(seq.map(|seq| (seq, file)));
             }
         }
         found.sort();
@@ -206,21 +209,23 @@ impl Blobs {
     /// when their rows are gone.
     pub fn strays(&self, camera: &CameraId, upto: u64, limit: usize) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        let meant = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some_and(|seq| seq.0 <= upto);
-        for bucket in list(&self.root.join(SNAPSHOTS).join(camera.as_str()))? {
-            found.extend(list(&bucket)?.into_iter().filter(meant));
+        let named = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some_and(|seq| seq.0 <= upto);
+        // A directory with such a name is somebody else's, and cannot be removed like a file.
+        let meant = |file: &PathBuf| named(file) && !self.files.is_dir(file);
+        for bucket in self.files.list(&Path::new(SNAPSHOTS).join(camera.as_str()))? {
+            found.extend(self.files.list(&bucket)?.into_iter().filter(meant));
             if found.len() >= limit {
                 break;
             }
         }
         // A damaged file does not always say whose picture it was.
         let others = |file: &PathBuf| {
-            let record = fs::read(file).ok().and_then(|bytes| meta::read(&bytes).ok());
+            let record = self.files.read(file).ok().and_then(|bytes| meta::read(&bytes).ok());
             record.is_some_and(|meta| meta.record.camera != *camera)
         };
-        found.extend(list(&self.root.join(QUARANTINE))?.into_iter().filter(|file| meant(file) && !others(file)));
+        found.extend(self.files.list(Path::new(QUARANTINE))?.into_iter().filter(|file| meant(file) && !others(file)));
         found.truncate(limit);
-        Ok(found.into_iter().filter_map(|file| file.strip_prefix(&self.root).map(Path::to_owned).ok()).collect())
+        Ok(found)
     }
 
     /// Highest number in any file name, quarantine included: no new picture may reuse it.
@@ -232,18 +237,22 @@ impl Blobs {
                 break;
             }
         }
-        let kept = list(&self.root.join(QUARANTINE))?.iter().filter_map(|f| seq_of(f.file_name()?.to_str()?)).max();
+        let kept = self.files.list(Path::new(QUARANTINE))?.iter().filter_map(|f| seq_of(f.file_name()?.to_str()?)).max();
         Ok(live.max(kept))
     }
 
     /// Moves a file that cannot be believed out of the way; keeps at most `keep` of them, the newest.
     pub fn quarantine(&mut self, path: &Path, keep: usize) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default();
-        fs::rename(self.root.join(path), self.root.join(QUARANTINE).join(name))?;
-        let mut kept = list(&self.root.join(QUARANTINE))?;
+        match self.files.rename(path, &Path::new(QUARANTINE).join(name)) {
+            // Erased in between.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            moved => moved?,
+        }
+        let mut kept = self.files.list(Path::new(QUARANTINE))?;
         kept.sort_by_key(|f| f.file_name().and_then(|n| n.to_str()).and_then(seq_of));
-        for old in kept.iter().take(kept.len().saturating_sub(keep)) {
-            fs::remove_file(old)?;
+        for old in kept.iter().take(kept.len().saturating_sub(keep)).filter(|old| !self.files.is_dir(old)) {
+            self.files.remove_file(old)?;
         }
         self.sync_dir(Path::new(QUARANTINE))?;
         if let Some(dir) = path.parent() {
@@ -251,41 +260,4 @@ impl Blobs {
         }
         Ok(())
     }
-}
-
-fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => entries.map(|e| e.map(|e| e.path())).collect(),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
-        Err(e) => Err(e),
-    }
-}
-
-/// Both pieces in one `writev`: the picture is never copied.
-fn write_both(file: &mut File, head: &[u8], rest: &[u8]) -> io::Result<()> {
-    let mut pieces = [IoSlice::new(head), IoSlice::new(rest)];
-    let mut left = &mut pieces[..];
-    while !left.is_empty() {
-        match file.write_vectored(left) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut left, n),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-fn own_mount(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |p: &Path| fs::metadata(p).map(|m| m.dev()).ok();
-    dir.canonicalize().ok().and_then(|d| d.parent().map(Path::to_owned)).is_some_and(|parent| device(&parent) != device(dir))
-}
-
-/// Before Linux 5.8 syncfs swallowed other files' write errors.
-fn kernel_reports_syncfs_errors() -> bool {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|p| p.parse::<u32>().ok());
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (5, 8)
 }

@@ -4,7 +4,8 @@
 //! write   open final name O_EXCL -> write -> fdatasync -> fsync new dirs and dir -> commit -> "stored"
 //!         several waiting: write all -> syncfs (own mount) or fdatasync each -> one commit
 //! delete  commit {rows -> garbage, tombstones} -> unlink -> fsync dirs -> garbage dropped by the next commit
-//! start   lock -> open the index, checked -> finish garbage -> adopt whole orphans, quarantine the rest -> plan
+//! start   lock -> syncfs (what a killed process left in memory only) -> open the index, checked -> finish garbage
+//!         -> adopt whole orphans, quarantine the rest -> plan
 //! read    hash checked before every upload; a mismatch is marked, tombstoned and never sent
 //! erase   commit {mark} -> steps of: commit {rows -> garbage, tombstones} -> unlink -> ... -> commit {done}; goes on after a restart
 //! fault   a failed flush or commit, or another disk under the same path: no retry, no more acks, exit 75
@@ -14,6 +15,7 @@
 mod adopt;
 mod blobs;
 mod chores;
+mod files;
 mod handover;
 mod index;
 mod keep;

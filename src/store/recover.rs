@@ -1,7 +1,8 @@
 //! Opening a store after anything may have happened.
 //!
 //! ```text
-//! lock -> judge the filesystem -> open the index, checked -> finish deletions -> look at the newest buckets:
+//! lock -> judge the filesystem -> flush what a killed process left in memory only -> open the index, checked ->
+//!         finish deletions -> look at the newest buckets:
 //!         a whole file without a row is adopted with the slots it names; anything else goes to quarantine
 //! ```
 //! An index that cannot be read is kept as `index.redb.bad`; a fresh one with a new store id takes its place, and every whole
@@ -9,6 +10,7 @@
 
 use super::adopt::{Adopting, FIRST_ORD, Rebuild, adopt_newest};
 use super::blobs::Blobs;
+use super::files::Files;
 use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState};
 use crate::clock::Reading;
 use crate::model::{BootNo, Seq, StoreId};
@@ -132,27 +134,11 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
         None => index.prepare().map_err(index_error)?,
     }
     let mut counters = load_counters(&index).map_err(index_error)?;
-    let garbage = index.garbage().map_err(index_error)?;
-    blobs.remove(&garbage).map_err(io_error)?;
-    let highest = blobs.highest().map_err(io_error)?;
-    let rebuilt = format.is_none() && highest.is_some();
-    let adopting_error = |e| match e {
+    let found = go_through(&index, &mut blobs, &mut counters, format.is_none(), place.hub);
+    let Found { mut change, rebuilt, rebuild, newest_boot } = found.map_err(|e| match e {
         Adopting::Disk(e) => io_error(e),
         Adopting::Index(e) => index_error(e),
-    };
-    let mut change = Change { garbage_gone: garbage, ..Change::default() };
-    let (mut rebuild, mut newest_boot) = (None, None);
-    if rebuilt {
-        let below = Seq(highest.map_or(0, |seq| seq.0 + 1));
-        let mut begun = Rebuild::new(&index, &blobs, below, place.hub).map_err(adopting_error)?;
-        newest_boot = begun.begin(&index, &mut blobs, &mut change).map_err(adopting_error)?;
-        rebuild = Some(begun);
-    } else {
-        adopt_newest(&index, &mut blobs, Seq(counters.next_seq), place.hub, &mut change).map_err(adopting_error)?;
-        if let Some(below) = index.meta::<Option<u64>>("rebuild").map_err(index_error)?.flatten() {
-            rebuild = Some(Rebuild::new(&index, &blobs, Seq(below), place.hub).map_err(adopting_error)?);
-        }
-    }
+    })?;
 
     let board: Option<String> = index.meta("board").map_err(index_error)?;
     let mut boots = index.boots().map_err(index_error)?;
@@ -169,7 +155,6 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     let boot = this_boot(&mut boots, boot_id, first_boot, now);
     change.boot = boots.get(&boot).map(|b| (boot, b.clone()));
     change.run = Some(RunState::Running { boot });
-    counters.next_seq = counters.next_seq.max(highest.map_or(0, |seq| seq.0 + 1));
     index.commit(&change, &mut counters, place.hub).map_err(index_error)?;
     let reserved = reserve(dir);
     Ok(Opened {
@@ -186,6 +171,38 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
         rebuild,
         lock,
     })
+}
+
+/// What the pictures on the disk say to an index.
+struct Found {
+    /// For the commit that ends the recovery: until then nothing has changed for the index, and all of it can be done again.
+    change: Change,
+    rebuilt: bool,
+    rebuild: Option<Rebuild>,
+    newest_boot: Option<BootNo>,
+}
+
+/// Finishes deletions, takes in what has no row, and makes sure that no number is given twice.
+fn go_through<F: Files>(index: &Index, blobs: &mut Blobs<F>, counters: &mut Counters, fresh: bool, hub: bool) -> Result<Found, Adopting> {
+    let garbage = index.garbage().map_err(Adopting::Index)?;
+    blobs.remove(&garbage).map_err(Adopting::Disk)?;
+    let highest = blobs.highest().map_err(Adopting::Disk)?;
+    let rebuilt = fresh && highest.is_some();
+    let mut change = Change { garbage_gone: garbage, ..Change::default() };
+    let (mut rebuild, mut newest_boot) = (None, None);
+    if rebuilt {
+        let below = Seq(highest.map_or(0, |seq| seq.0 + 1));
+        let mut begun = Rebuild::new(index, blobs, below, hub)?;
+        newest_boot = begun.begin(index, blobs, &mut change)?;
+        rebuild = Some(begun);
+    } else {
+        adopt_newest(index, blobs, Seq(counters.next_seq), hub, &mut change)?;
+        if let Some(below) = index.meta::<Option<u64>>("rebuild").map_err(Adopting::Index)?.flatten() {
+            rebuild = Some(Rebuild::new(index, blobs, Seq(below), hub)?);
+        }
+    }
+    counters.next_seq = counters.next_seq.max(highest.map_or(0, |seq| seq.0 + 1));
+    Ok(Found { change, rebuilt, rebuild, newest_boot })
 }
 
 fn lock(dir: &Path, io_error: impl Fn(io::Error) -> OpenError) -> Result<File, OpenError> {
@@ -336,3 +353,6 @@ pub fn random_u64() -> u64 {
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u64::from_le_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;
