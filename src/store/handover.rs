@@ -1,7 +1,9 @@
 //! What passes between the callers, the writer and the readers of the store.
 
+use super::device::Device;
 use super::index::{Counters, Erasure, Index, Key};
 use super::keep::Rules;
+use super::written::Days;
 use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -62,6 +64,8 @@ pub struct Shared {
     pub boot: BootNo,
     /// Held for as long as the store lives; the kernel drops it with the process.
     pub lock: File,
+    /// The block device as it was then, if the data directory has one.
+    pub disk_at_start: Option<Device>,
     pub seen: Mutex<Seen>,
     /// Counts commits that give the hub something new.
     pub news: watch::Sender<u64>,
@@ -80,6 +84,8 @@ pub struct Seen {
     pub pinned: (u64, u64),
     /// What lasts and somebody should do something about.
     pub alarms: Vec<String>,
+    /// What was written to the disk, as of the last commit.
+    pub written: Days,
 }
 
 impl Shared {

@@ -14,6 +14,7 @@
 mod adopt;
 mod blobs;
 mod chores;
+mod device;
 mod handover;
 mod index;
 mod keep;
@@ -21,26 +22,31 @@ mod ledger;
 mod path;
 mod recover;
 mod writer;
+mod written;
 
+pub use device::life_in_words;
 pub use handover::{Configure, Put, PutError, Stored};
-pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, UNKNOWN};
+pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, UNKNOWN, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::SlotRun;
 pub use recover::{OpenError, Place, random_u64};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::config::settings::Mount;
 use crate::image::meta;
 use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
-use crate::protocol::GapRange;
+use crate::protocol::{Flash, FlashDay, GapRange};
+use device::Device;
 use handover::{Seen, Shared};
 use std::{
     collections::{BTreeMap, HashMap},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
 };
 use tokio::sync::{oneshot, watch};
 use writer::{Work, Writer};
+use written::Days;
 
 /// Handle to the writer and its index; cheap to clone. The writer ends with [`Store::stop`].
 #[derive(Clone)]
@@ -95,6 +101,12 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open(place: &Place, config: Configure, clock: Arc<dyn Clock>, boot_id: &str) -> Result<(Self, Past), OpenError> {
+        // At the first start the directory is yet to be made.
+        let above = place.dir.ancestors().find_map(|dir| std::fs::metadata(dir).ok());
+        let disk_at_start = above.and_then(|about| Device::read(Path::new(device::SYS), about.dev()));
+        if let Some(alarm) = disk_at_start.as_ref().and_then(Device::alarm) {
+            tracing::error!("{alarm}");
+        }
         let opened = recover::open(place, &clock.read(), boot_id)?;
         let cursors = opened.cursors.into_iter().filter_map(|(id, memory)| Some((id.parse().ok()?, memory))).collect();
         let index_error = |source| OpenError::Index { dir: place.dir.clone(), source };
@@ -102,20 +114,22 @@ impl Store {
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
         let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let written = opened.index.meta("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
-        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new() };
+        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new(), written: written.clone() };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),
             boot: opened.boot,
             lock: opened.lock,
+            disk_at_start,
             seen: Mutex::new(seen),
             news: watch::channel(0).0,
             fault: watch::channel(None).0,
         });
         let (sender, work) = mpsc::sync_channel(STORE_QUEUE_MAX);
-        let writer = Writer {
+        let mut writer = Writer {
             shared: shared.clone(),
             blobs: opened.blobs,
             counters: opened.counters,
@@ -131,7 +145,9 @@ impl Store {
             keeper,
             reserved: opened.reserved,
             rebuild: opened.rebuild,
+            written,
         };
+        writer.count_written(&writer.clock.read());
         let spawned = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&work));
         spawned.map_err(|source| OpenError::Io { dir: place.dir.clone(), source, hint: "the system has no thread left" })?;
         let past = Past {
@@ -282,7 +298,21 @@ impl Store {
     }
     /// What lasts and somebody should do something about, in words.
     pub fn alarms(&self) -> Vec<String> {
-        self.shared.seen().alarms.clone()
+        let worn = self.shared.disk_at_start.as_ref().and_then(Device::alarm);
+        worn.into_iter().chain(self.shared.seen().alarms.clone()).collect()
+    }
+    /// What was written to the disk, and what the disk says.
+    pub fn flash(&self, now: &Reading) -> Flash {
+        let disk = self.shared.disk_at_start.as_ref().and_then(|start| {
+            let number = self.shared.lock.metadata().ok()?.dev();
+            Some(Device::read(Path::new(device::SYS), number)?.since(start))
+        });
+        let seen = self.shared.seen();
+        Flash { loss_window_s: 0, since_start: seen.written.since_start(), today: flash_day(&seen.written.today(now)), disk }
+    }
+    /// The days on record, the oldest first.
+    pub fn flash_days(&self) -> Vec<FlashDay> {
+        self.shared.seen().written.rows().iter().map(flash_day).collect()
     }
     pub fn is_pinned(&self, id: SnapshotId) -> Result<bool, StoreError> {
         self.key(id).map_or(Ok(false), |key| Ok(self.shared.index.is_pinned(key)?))
@@ -427,6 +457,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn flash_day(row: &WrittenDay) -> FlashDay {
+    let date = chrono::NaiveDate::from_epoch_days(row.day);
+    FlashDay { day: date.map_or_else(String::new, |date| date.format("%Y-%m-%d").to_string()), unsure: row.unsure, written: row.written }
 }
 
 fn pending(seen: &Seen, key: Key, row: SnapRow) -> Option<Pending> {

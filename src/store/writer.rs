@@ -13,10 +13,11 @@ use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, S
 use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
+use super::written::Days;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;
 use crate::model::{BootNo, CameraId, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
-use crate::protocol::{GapRange, Record};
+use crate::protocol::{GapRange, Record, Written, WrittenFor};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -73,6 +74,8 @@ pub struct Writer {
     pub reserved: bool,
     /// Pictures of a lost index that are still to come back.
     pub rebuild: Option<Rebuild>,
+    /// Bytes and flushes, day by day.
+    pub written: Days,
 }
 
 type Answer = oneshot::Sender<Result<Stored, PutError>>;
@@ -265,6 +268,8 @@ impl Writer {
             || !change.answered.is_empty()
             || !change.erased.is_empty();
         if !change.is_empty() {
+            self.count_written(now);
+            change.written = self.written.rows().to_vec();
             self.feed_index();
             self.shared
                 .index
@@ -272,6 +277,7 @@ impl Writer {
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
         }
         self.due_ms = None;
+        self.count_written(now);
         self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);
         self.committed(&change)?;
@@ -283,8 +289,16 @@ impl Writer {
             self.blobs.remove(&garbage).map_err(|e| format!("a picture cannot be deleted: {e}"))?;
             // The rows that name them go with the next commit, whenever that is; at a start they are gone through again.
             self.riders.garbage_gone = garbage;
+            self.count_written(now);
         }
         Ok(())
+    }
+
+    /// Takes note of what was written up to now, and shows it.
+    pub fn count_written(&mut self, now: &Reading) {
+        let pictures = Written { bytes: self.blobs.counters.bytes, flushes: self.blobs.counters.flushes };
+        self.written.count(now, WrittenFor { pictures, index: self.shared.index.written() });
+        self.shared.seen().written = self.written.clone();
     }
 
     fn write_group(
