@@ -78,7 +78,7 @@ fn picture(number: usize) -> Vec<u8> {
 /// Through the library, by so many threads. What it writes when it is opened is not counted.
 fn store(at: &Path, threads: usize) -> Result<Box<dyn FnOnce() -> Result<(), String>>, String> {
     let node = "bench".parse().map_err(|e| format!("{e}"))?;
-    let config = Configure { node, hub: true, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node, hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     // The mount itself is the data directory: only then is it flushed as a whole.
     let place = Place { dir: at.to_owned(), board: "bench".into(), hub: true };
     let boot = boot_id().map_err(|e| e.to_string())?;

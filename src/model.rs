@@ -26,6 +26,9 @@ pub const SLOTS_PER_PICTURE_MAX: usize = 16;
 /// Snapshots one commit may carry, and their bytes (DESIGN: group commit without a timer).
 pub const GROUP_MAX: usize = 8;
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+/// The profile `economy` waits so long for a group to fill, which is what a power cut may cost; and its groups are larger.
+pub const ECONOMY_WINDOW_MS: u64 = 60_000;
+pub const ECONOMY_GROUP_MAX: usize = 32;
 /// Work that may wait for the store writer: a full queue means a disk that hangs, which is a storage fault.
 pub const STORE_QUEUE_MAX: usize = 4_096;
 /// Snapshots in one bucket directory: small enough to list quickly, large enough that a new one is rare.

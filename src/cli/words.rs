@@ -161,6 +161,10 @@ fn flash_in_words(flash: &Flash) -> String {
     } else {
         out.push_str("         the filesystem of the data directory does not say which disk it is on\n");
     }
+    if flash.loss_window_s > 0 {
+        let window = flash.loss_window_s;
+        let _ = writeln!(out, "         economy: a power cut may lose up to the last {window} s of pictures; each lost slot is on record as off(power)");
+    }
     out
 }
 

@@ -215,6 +215,10 @@ fn write_node(page: &mut String, name: &NodeId, node: &Node, now: i64) -> std::f
         fact("waiting", format!("{} pictures, {}", info.backlog, bytes(info.backlog_bytes)))?;
         fact("stored there", format!("{} pictures, {}", info.stored, bytes(info.stored_bytes)))?;
         fact("version", escape(&info.version))?;
+        if let Some(flash) = &info.flash {
+            let today = flash.today.written.pictures + flash.today.written.index;
+            fact("written today", format!("{} in {} flushes", bytes(today.bytes), today.flushes))?;
+        }
         if let Some(error) = &info.config_error {
             fact("configuration", format!("<span class=bad>runs on the last accepted one: {}</span>", escape(error)))?;
         }

@@ -22,6 +22,8 @@ pub struct Configure {
     /// Version of the configuration, for the records.
     pub version: String,
     pub keep: Rules,
+    /// How long a picture that nobody waits for may wait for others to share its flushes; a power cut loses those that wait.
+    pub window_ms: u64,
 }
 
 /// A picture to be stored.
@@ -86,6 +88,7 @@ pub struct Seen {
     pub alarms: Vec<String>,
     /// What was written to the disk, as of the last commit.
     pub written: Days,
+    pub window_ms: u64,
 }
 
 impl Shared {

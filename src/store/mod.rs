@@ -117,7 +117,7 @@ impl Store {
         let written = opened.index.meta("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
-        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new(), written: written.clone() };
+        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new(), written: written.clone(), window_ms: config.window_ms };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),
@@ -161,11 +161,21 @@ impl Store {
         Ok((Self { shared, work: sender }, past))
     }
 
-    /// Stores a picture; blocks until it is durable. For camera threads, not for the runtime.
+    /// Stores a picture that somebody waits for; blocks until it is durable. For camera threads, not for the runtime.
     pub fn put(&self, put: Put) -> Result<Stored, PutError> {
         let (answer, stored) = oneshot::channel();
-        self.work.send(Work::Put(Box::new(put), answer)).map_err(|_| PutError::Fault)?;
+        let done = Box::new(|result| _ = answer.send(result));
+        self.work.send(Work::Put(Box::new(put), done, None)).map_err(|_| PutError::Fault)?;
         stored.blocking_recv().unwrap_or(Err(PutError::Fault))
+    }
+    /// Stores a picture that nobody waits for. Blocks until it is durable, or until the writer holds it for a group; calls `done`
+    /// (on the writer's thread) when it is durable or refused. A store that fails before that calls nobody.
+    pub fn hand_over(&self, put: Put, done: impl FnOnce(Result<Stored, PutError>) + Send + 'static) {
+        let (held, holds) = oneshot::channel();
+        if self.work.send(Work::Put(Box::new(put), Box::new(done), Some(held))).is_ok() {
+            // Dropped at the end of the writer's turn, whatever came of it.
+            let _ = holds.blocking_recv();
+        }
     }
 
     /// A slot was handed to its camera; `memory` is the planner's state right after it. Not durable by itself: a crash
@@ -308,7 +318,8 @@ impl Store {
             Some(Device::read(Path::new(device::SYS), number)?.since(start))
         });
         let seen = self.shared.seen();
-        Flash { loss_window_s: 0, since_start: seen.written.since_start(), today: flash_day(&seen.written.today(now)), disk }
+        let loss_window_s = seen.window_ms.div_ceil(1000);
+        Flash { loss_window_s, since_start: seen.written.since_start(), today: flash_day(&seen.written.today(now)), disk }
     }
     /// The days on record, the oldest first.
     pub fn flash_days(&self) -> Vec<FlashDay> {
