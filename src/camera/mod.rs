@@ -418,8 +418,13 @@ impl Teller {
             if state.state == CameraHealth::Failing {
                 tracing::info!(camera = %id, "delivers pictures again");
             }
-            *state =
-                CameraState { state: CameraHealth::Ok, last_good: Some(self.taken), error: None, captured: state.captured + 1, ..state.clone() };
+            *state = CameraState {
+                state: CameraHealth::Ok,
+                last_good: Some(self.taken),
+                error: None,
+                captured: state.captured + 1,
+                ..state.clone()
+            };
         });
     }
 }

@@ -144,8 +144,7 @@ fn flash_in_words(flash: &Flash) -> String {
     let written = |w: Written| format!("{} in {} flushes", about(w.bytes), w.flushes);
     let WrittenFor { pictures, index } = flash.today.written;
     let today = if flash.today.unsure { "today, by a clock that is not trusted," } else { "today (UTC)" };
-    let mut out =
-        format!("flash    {today} {}: pictures {}, index {}\n", written(pictures + index), written(pictures), written(index));
+    let mut out = format!("flash    {today} {}: pictures {}, index {}\n", written(pictures + index), written(pictures), written(index));
     if let Some(Disk { name, since_boot, since_start, life, .. }) = &flash.disk {
         let counted = |w: &DiskWritten| match w.flushes {
             Some(flushes) => written(Written { bytes: w.bytes, flushes }),
@@ -163,7 +162,10 @@ fn flash_in_words(flash: &Flash) -> String {
     }
     if flash.loss_window_s > 0 {
         let window = flash.loss_window_s;
-        let _ = writeln!(out, "         economy: a power cut may lose up to the last {window} s of pictures; each lost slot is on record as off(power)");
+        let _ = writeln!(
+            out,
+            "         economy: a power cut may lose up to the last {window} s of pictures; each lost slot is on record as off(power)"
+        );
     }
     out
 }

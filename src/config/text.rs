@@ -66,7 +66,9 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
     say(format!("store {}{mount}: {when_full}", settings.store.dir.display()));
     if settings.store.profile == Profile::Economy {
         let (window, bytes) = (InWords(settings.store.profile.window_ms()), SizeInWords(GROUP_BYTES_MAX as u64));
-        say(format!("profile economy: pictures are written together, after {window}, {ECONOMY_GROUP_MAX} pictures or {bytes}, or with a snap"));
+        say(format!(
+            "profile economy: pictures are written together, after {window}, {ECONOMY_GROUP_MAX} pictures or {bytes}, or with a snap"
+        ));
         say(format!("    a power cut may lose up to the last {window} of pictures; each lost slot is on record as off(power)"));
         say(format!("    pictures reach the hub up to {window} later"));
     }

@@ -117,7 +117,16 @@ impl Store {
         let written = opened.index.meta("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
-        let seen = Seen { counters: opened.counters.clone(), stores, acked: HashMap::new(), erasures, pinned, alarms: Vec::new(), written: written.clone(), window_ms: config.window_ms };
+        let seen = Seen {
+            counters: opened.counters.clone(),
+            stores,
+            acked: HashMap::new(),
+            erasures,
+            pinned,
+            alarms: Vec::new(),
+            written: written.clone(),
+            window_ms: config.window_ms,
+        };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),

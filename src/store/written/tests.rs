@@ -19,10 +19,10 @@ fn each_byte_belongs_to_the_day_it_was_written_on_and_to_one_only() {
     days.count(&at(7, Quality::Ntp), all(150, 40));
     days.count(&at(8, Quality::Ntp), all(250, 40));
     days.count(&at(8, Quality::Ntp), all(250, 40));
-    assert_eq!(days.rows().iter().map(|r| (r.day, r.unsure, r.written)).collect::<Vec<_>>(), [
-        (7, false, all(150, 40)),
-        (8, false, WrittenFor { index: Written::default(), ..all(100, 0) }),
-    ]);
+    assert_eq!(
+        days.rows().iter().map(|r| (r.day, r.unsure, r.written)).collect::<Vec<_>>(),
+        [(7, false, all(150, 40)), (8, false, WrittenFor { index: Written::default(), ..all(100, 0) }),]
+    );
     assert_eq!(days.since_start(), all(250, 40));
     assert_eq!(days.today(&at(9, Quality::Ntp)).written, WrittenFor::default());
     // Another run: its counters begin at nothing, the rows stay.
@@ -94,7 +94,10 @@ fn the_days_ride_along_without_a_page_of_their_own() {
     };
     for cameras in [1, 8, 32] {
         let (with, without) = (cost("with", true, cameras), cost("without", false, cameras));
-        println!("written: {COMMITS} commits of {cameras} cameras write {} B and {} flushes with the days, {} B and {} without", with.bytes, with.flushes, without.bytes, without.flushes);
+        println!(
+            "written: {COMMITS} commits of {cameras} cameras write {} B and {} flushes with the days, {} B and {} without",
+            with.bytes, with.flushes, without.bytes, without.flushes
+        );
         assert_eq!(with.flushes, without.flushes);
         assert!(with.bytes <= without.bytes, "{with:?} {without:?}");
     }
