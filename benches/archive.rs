@@ -138,7 +138,7 @@ fn fill(data: &Path, rows: u64, now_ms: i64) -> Result<(), Error> {
     const BOOTS: TableDefinition<u32, &[u8]> = TableDefinition::new("boots");
 
     let place = Place { dir: data.to_owned(), board: shutterd::config::board_serial().unwrap_or_default(), hub: false };
-    let config = Configure { node: "bench".parse()?, hub: false, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node: "bench".parse()?, hub: false, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     let (store, _) = Store::open(&place, config, Arc::new(SystemClock), "the boot before")?;
     let id = store.id();
     tokio::runtime::Builder::new_current_thread().build()?.block_on(store.stop())?;

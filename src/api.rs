@@ -17,7 +17,7 @@
 use crate::agent::{Command, Handle};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{BootNo, CameraId, Failure, Outcome, Quality, ScheduleId, Slot, SnapshotId, Stamp};
-use crate::protocol::{CameraState, GapRange};
+use crate::protocol::{CameraState, Flash, FlashDay, GapRange};
 use crate::status::{ConfigOrigin, UplinkStatus};
 use crate::store::{BootRow, DayRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
 use axum::{
@@ -68,6 +68,12 @@ pub struct StatusAnswer {
     /// What lasts and somebody should do something about.
     #[serde(default)]
     pub alarms: Vec<String>,
+    /// What was written to the disk, and what the disk says; absent while the store cannot be used.
+    #[serde(default)]
+    pub flash: Option<Flash>,
+    /// The same by UTC day, the oldest first.
+    #[serde(default)]
+    pub flash_days: Vec<FlashDay>,
     pub uplink: UplinkStatus,
     pub cameras: BTreeMap<CameraId, CameraState>,
 }
@@ -269,6 +275,8 @@ async fn status(State(handle): State<Handle>) -> Json<StatusAnswer> {
         pinned,
         pinned_bytes,
         alarms: store.as_ref().map(Store::alarms).unwrap_or_default(),
+        flash: store.as_ref().map(|store| store.flash(&clock)),
+        flash_days: store.as_ref().map(Store::flash_days).unwrap_or_default(),
         uplink: now.uplink,
         cameras: now.cameras,
     })

@@ -163,6 +163,101 @@ pub struct Info {
     /// Another agent with this node's name was seen.
     #[serde(default)]
     pub clone_seen: bool,
+    /// What was written to the node's disk, and how the disk is; absent while the store cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash: Option<Flash>,
+}
+
+/// What a disk was asked to write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    pub bytes: u64,
+    pub flushes: u64,
+}
+impl std::ops::Add for Written {
+    type Output = Self;
+    fn add(self, more: Self) -> Self {
+        Self { bytes: self.bytes + more.bytes, flushes: self.flushes + more.flushes }
+    }
+}
+impl std::ops::Sub for Written {
+    type Output = Self;
+    fn sub(self, less: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(less.bytes), flushes: self.flushes.saturating_sub(less.flushes) }
+    }
+}
+
+/// The agent's own count, by what it was for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenFor {
+    pub pictures: Written,
+    pub index: Written,
+}
+
+/// The same for one UTC day. After a crash or power cut what came after the last commit is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlashDay {
+    /// `2026-11-22`.
+    pub day: String,
+    /// The clock was not trusted: the day is what it said then.
+    pub unsure: bool,
+    #[serde(flatten)]
+    pub written: WrittenFor,
+}
+
+/// How the node treats its disk, and what the disk says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flash {
+    /// A power cut may lose the pictures of so many seconds, each with its reason on record; 0: none that was taken.
+    pub loss_window_s: u64,
+    /// Since the agent's start.
+    pub since_start: WrittenFor,
+    pub today: FlashDay,
+    /// The block device below the data directory, if there is one.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+}
+
+/// A whole block device as the kernel counts it: everybody's writes, and what filesystem and journal add.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Such as `mmcblk0`.
+    pub name: String,
+    pub since_boot: DiskWritten,
+    /// Since the agent's start.
+    pub since_start: DiskWritten,
+    /// The part of that which went to the data directory's own partition (bytes).
+    #[serde(default)]
+    pub partition_bytes: Option<u64>,
+    /// Absent where the kernel cannot tell.
+    #[serde(default)]
+    pub life: Option<Life>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWritten {
+    pub bytes: u64,
+    /// Kernels before 5.5 do not count them.
+    pub flushes: Option<u64>,
+}
+
+/// What an eMMC says of its wear (JESD84-B51, bytes 267-269 of the extended CSD).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Up to this much of the rated life is used, in steps of ten; 110: more than it was made for.
+    pub used_percent: Option<u8>,
+    pub spare: Option<Spare>,
+}
+
+/// Blocks left to take the place of worn ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spare {
+    Normal,
+    /// 80 % are used.
+    Warning,
+    /// 90 % are used.
+    Urgent,
 }
 
 /// How the planned pictures of a node ended, all schedules together.

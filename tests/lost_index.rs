@@ -25,7 +25,7 @@ const ARCHIVE: u64 = 5_000;
 /// Pictures as a node takes them in weeks, from eight cameras' threads at once.
 fn fill(data: &Path) {
     let place = Place { dir: data.to_owned(), board: "another board".into(), hub: true };
-    let config = Configure { node: "river-1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node: "river-1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     let (store, past) = Store::open(&place, config, Arc::new(SystemClock), "a boot long ago").unwrap();
     thread::scope(|scope| {
         for n in 0..8 {

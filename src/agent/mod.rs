@@ -386,7 +386,8 @@ impl Agent {
             drop_oldest: drop_oldest || !hub,
             on_full_disk: drop_oldest || hub,
         };
-        Configure { node: self.settings.node.clone(), hub, version: self.settings.version.clone(), keep }
+        let window_ms = self.settings.store.profile.window_ms();
+        Configure { node: self.settings.node.clone(), hub, version: self.settings.version.clone(), keep, window_ms }
     }
 
     /// Gives every slot between the last settled one and now its outcome, then plans.

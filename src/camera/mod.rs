@@ -16,7 +16,7 @@ use crate::capture::source::{CaptureError, Frame, FrameData, Remedy, Source, Wan
 use crate::clock::{Deadline, boottime_now_ms};
 use crate::config::settings;
 use crate::image::{jpeg, judge};
-use crate::model::{CameraId, Failure, Outcome, Skipped, Slot};
+use crate::model::{CameraId, Failure, Outcome, Skipped, Slot, Stamp};
 use crate::protocol::{CameraHealth, CameraState};
 use crate::status::Status;
 use crate::store::{Put, PutError, Store, Stored};
@@ -236,13 +236,12 @@ impl Worker {
             }
         }
         while let Some(begun) = self.wait() {
-            let outcome = self.capture(&begun);
-            let (settled, answer) = self.judge_end(outcome);
-            for (slot, outcome) in settled {
-                self.around.store.outcome(slot, outcome);
-            }
-            for asked in begun.asked {
-                let _ = asked.send(answer.clone());
+            match self.capture(&begun) {
+                Ok(put) => self.store(put, begun.asked),
+                Err(trouble) => {
+                    let left = lock(&self.shared.0).end();
+                    answer(begun.asked, self.teller().told(left, Err(trouble)));
+                }
             }
             // Someone may wait for this capture's end (ordered stop).
             self.shared.1.notify_all();
@@ -262,11 +261,28 @@ impl Worker {
         }
     }
 
-    /// From grab to durable. `Err(None)`: given up as hung meanwhile.
-    fn capture(&mut self, begun: &Begun) -> Result<Stored, Option<Trouble>> {
+    /// Hands the picture to the store. The camera goes on as soon as it is durable, or held to become so with others; whoever asked
+    /// for it waits until it is durable.
+    fn store(&self, put: Put, asked: Vec<oneshot::Sender<SnapAnswer>>) {
+        let (teller, slots) = (self.teller(), put.slots.clone());
+        if asked.is_empty() {
+            self.around.store.hand_over(put, move |result| _ = teller.told(slots, result.map_err(Trouble::from)));
+        } else {
+            answer(asked, teller.told(slots, self.around.store.put(put).map_err(Trouble::from)));
+        }
+        lock(&self.shared.0).end();
+    }
+
+    fn teller(&self) -> Teller {
+        let taken = crate::clock::Clock::read(&crate::clock::SystemClock).stamp(self.around.store.boot());
+        Teller { id: self.settings.id.clone(), taken, status: self.around.status.clone(), store: self.around.store.clone() }
+    }
+
+    /// A picture fit to be stored, with the slots it serves.
+    fn capture(&mut self, begun: &Begun) -> Result<Put, Trouble> {
         let now_ms = boottime_now_ms();
         if let Some(reason) = self.rest.reason(now_ms) {
-            return Err(Some(Trouble::Failed(reason)));
+            return Err(Trouble::Failed(reason));
         }
         let first = begun.serving.first();
         let label = first.map_or_else(
@@ -291,19 +307,19 @@ impl Worker {
                         self.rest.begin(boottime_now_ms(), failure.clone());
                     }
                 }
-                return Err(Some(Trouble::Failed(failure)));
+                return Err(Trouble::Failed(failure));
             }
             Err(panic) => {
                 (self.source, self.encoder) = (None, None);
                 let said = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
                 let failure = Failure::new("panic", format!("the decoder gave up on this camera's data ({})", said.unwrap_or_default()));
                 self.rest.begin(boottime_now_ms(), failure.clone());
-                return Err(Some(Trouble::Failed(failure)));
+                return Err(Trouble::Failed(failure));
             }
         };
         self.rest = Rest::default();
-        let slots = lock(&self.shared.0).framed(begun.number, picture.taken_ms).ok_or(None)?;
-        let put = Put {
+        let slots = lock(&self.shared.0).framed(begun.number, picture.taken_ms).ok_or(Trouble::Late)?;
+        Ok(Put {
             camera: self.settings.id.clone(),
             slots,
             jpeg: picture.jpeg,
@@ -312,13 +328,6 @@ impl Worker {
             taken_ms: picture.taken_ms,
             source: picture.source,
             flags: picture.flags,
-        };
-        self.around.store.put(put).map_err(|e| {
-            Some(match e {
-                PutError::Full => Trouble::Full,
-                PutError::Fault => Trouble::Fault,
-                PutError::Unusable(why) => Trouble::Failed(Failure::new("unusable", why)),
-            })
         })
     }
 
@@ -358,41 +367,64 @@ impl Worker {
             None => Err(CaptureError::Unreachable { camera: self.settings.id.to_string(), cause: "not open".into() }),
         }
     }
+}
 
-    /// Ends the capture in queue and status; returns outcomes for the ledger and the answer for those who asked.
-    fn judge_end(&self, result: Result<Stored, Option<Trouble>>) -> (Settled, SnapAnswer) {
-        let left = lock(&self.shared.0).end();
-        let all = |outcome: Outcome| left.iter().map(|slot| (slot.clone(), outcome.clone())).collect();
+fn answer(asked: Vec<oneshot::Sender<SnapAnswer>>, answer: SnapAnswer) {
+    for asked in asked {
+        let _ = asked.send(answer.clone());
+    }
+}
+
+/// Tells status and ledger how a capture ended, from the camera's thread or, of a picture that was held, from the store's.
+struct Teller {
+    id: CameraId,
+    /// When the camera delivered.
+    taken: Stamp,
+    status: Status,
+    store: Store,
+}
+
+impl Teller {
+    /// `slots` get the outcome, unless the commit gave them theirs. Returns the answer for those who asked.
+    fn told(&self, slots: Vec<Slot>, result: Result<Stored, Trouble>) -> SnapAnswer {
+        let all = |outcome: Outcome| slots.iter().for_each(|slot| self.store.outcome(slot.clone(), outcome.clone()));
         match result {
             Ok(stored) => {
                 self.good();
-                (Settled::new(), Ok(stored))
+                Ok(stored)
             }
-            Err(Some(Trouble::Failed(reason))) => {
-                failing(&self.around.status, &self.settings.id, &reason);
-                (all(Outcome::Failed { reason: reason.clone() }), Err(reason))
+            Err(Trouble::Failed(reason)) => {
+                failing(&self.status, &self.id, &reason);
+                all(Outcome::Failed { reason: reason.clone() });
+                Err(reason)
             }
-            Err(Some(Trouble::Full)) => {
+            Err(Trouble::Full) => {
                 let reason = Failure::new("full", "the store is full: connect the hub, raise keep.bytes or make room on the disk");
-                failing(&self.around.status, &self.settings.id, &reason);
-                (all(Outcome::Skipped { reason: Skipped::Full }), Err(reason))
+                failing(&self.status, &self.id, &reason);
+                all(Outcome::Skipped { reason: Skipped::Full });
+                Err(reason)
             }
             // Nothing can be written any more; the next start finds these slots without an outcome.
-            Err(Some(Trouble::Fault)) => (Settled::new(), Err(Failure::new("storage", "the store has failed"))),
-            Err(None) => (Settled::new(), Err(Failure::new("hung", "the camera came back too late"))),
+            Err(Trouble::Fault) => Err(Failure::new("storage", "the store has failed")),
+            Err(Trouble::Late) => Err(Failure::new("hung", "the camera came back too late")),
         }
     }
 
     fn good(&self) {
-        let id = &self.settings.id;
-        let stamp = crate::clock::Clock::read(&crate::clock::SystemClock).stamp(self.around.store.boot());
-        self.around.status.edit(|now| {
-            let state = now.cameras.entry(id.clone()).or_insert_with(unknown);
+        let id = &self.id;
+        self.status.edit(|now| {
+            // Its camera may be gone from the configuration by now.
+            let Some(state) = now.cameras.get_mut(id) else { return };
             if state.state == CameraHealth::Failing {
                 tracing::info!(camera = %id, "delivers pictures again");
             }
-            *state =
-                CameraState { state: CameraHealth::Ok, last_good: Some(stamp), error: None, captured: state.captured + 1, ..state.clone() };
+            *state = CameraState {
+                state: CameraHealth::Ok,
+                last_good: Some(self.taken),
+                error: None,
+                captured: state.captured + 1,
+                ..state.clone()
+            };
         });
     }
 }
@@ -417,6 +449,17 @@ enum Trouble {
     Failed(Failure),
     Full,
     Fault,
+    /// Given up as hung meanwhile: its slots have their outcome.
+    Late,
+}
+impl From<PutError> for Trouble {
+    fn from(e: PutError) -> Self {
+        match e {
+            PutError::Full => Self::Full,
+            PutError::Fault => Self::Fault,
+            PutError::Unusable(why) => Self::Failed(Failure::new("unusable", why)),
+        }
+    }
 }
 
 /// Takes one picture without an agent: nothing is stored.

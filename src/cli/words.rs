@@ -5,8 +5,8 @@ use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, Stat
 use crate::capture::v4l2;
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Outcome, Stamp};
-use crate::protocol::{UNKNOWN, share};
-use crate::store::{DayRow, Erasure, SnapState};
+use crate::protocol::{Disk, DiskWritten, Flash, UNKNOWN, Written, WrittenFor, share};
+use crate::store::{DayRow, Erasure, SnapState, life_in_words};
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
@@ -116,6 +116,9 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
     for alarm in &s.alarms {
         let _ = writeln!(out, "         ALARM: {alarm}");
     }
+    if let Some(flash) = &s.flash {
+        out.push_str(&flash_in_words(flash));
+    }
     let u = &s.uplink;
     let _ =
         writeln!(out, "hub      {}; {} pictures acknowledged, {} packets sent ({})", u.state, u.acknowledged, u.sent, about(u.sent_bytes));
@@ -141,6 +144,37 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
         if let Some(error) = &camera.error {
             let _ = writeln!(out, "         {} ({})", error.detail, error.code);
         }
+    }
+    out
+}
+
+/// What goes to the disk: our own count, then the disk's.
+fn flash_in_words(flash: &Flash) -> String {
+    let written = |w: Written| format!("{} in {} flushes", about(w.bytes), w.flushes);
+    let WrittenFor { pictures, index } = flash.today.written;
+    let today = if flash.today.unsure { "today, by a clock that is not trusted," } else { "today (UTC)" };
+    let mut out = format!("flash    {today} {}: pictures {}, index {}\n", written(pictures + index), written(pictures), written(index));
+    if let Some(Disk { name, since_boot, since_start, life, .. }) = &flash.disk {
+        let counted = |w: &DiskWritten| match w.flushes {
+            Some(flushes) => written(Written { bytes: w.bytes, flushes }),
+            None => about(w.bytes),
+        };
+        let life = match life {
+            Some(life) => life_in_words(life),
+            None if name.starts_with("mmcblk") => "this card does not say how worn it is".to_owned(),
+            None => "the kernel does not say how worn it is".to_owned(),
+        };
+        let (start, boot) = (counted(since_start), counted(since_boot));
+        let _ = writeln!(out, "         disk {name}, whoever wrote: {start} since the agent's start, {boot} since boot; {life}");
+    } else {
+        out.push_str("         the filesystem of the data directory does not say which disk it is on\n");
+    }
+    if flash.loss_window_s > 0 {
+        let window = flash.loss_window_s;
+        let _ = writeln!(
+            out,
+            "         economy: a power cut may lose up to the last {window} s of pictures; each lost slot is on record as off(power)"
+        );
     }
     out
 }

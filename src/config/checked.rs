@@ -9,7 +9,7 @@ use super::{
     raw::{self, At, Section},
     report::{ConfigErrors, Finding, Report, quoted},
     secret::SourceKind,
-    settings::{Align, Camera, Hub, Keep, Level, Log, Mount, Schedule, Settings, Store, Tls, WhenFull},
+    settings::{Align, Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull},
     thin,
     units::{self, InWords, SizeInWords},
 };
@@ -33,7 +33,7 @@ pub const RUNTIME_DIR_DEFAULT: &str = "/run/shutterd";
 
 const ROOT_KEYS: [&str; 7] = ["node", "hub", "store", "keep", "log", "cameras", "schedules"];
 const HUB_KEYS: [&str; 7] = ["url", "password_file", "password_credential", "ca_file", "client_cert_file", "client_key_file", "keep_alive"];
-const STORE_KEYS: [&str; 4] = ["dir", "runtime_dir", "when_full", "require_mount"];
+const STORE_KEYS: [&str; 5] = ["dir", "runtime_dir", "when_full", "profile", "require_mount"];
 const KEEP_KEYS: [&str; 6] = ["age", "bytes", "count", "thin", "free", "free_inodes"];
 const CAMERA_KEYS: [&str; 8] =
     ["source", "password_file", "password_credential", "quality", "timeout", "max_pixels", "keep_bytes", "keep_count"];
@@ -158,8 +158,8 @@ fn hub(section: &Section, around: &Surroundings, report: &mut Report) -> Option<
 }
 
 fn store(section: Option<Section>, report: &mut Report) -> Store {
-    let mut store =
-        Store { dir: DATA_DIR_DEFAULT.into(), runtime_dir: RUNTIME_DIR_DEFAULT.into(), when_full: WhenFull::Stop, require_mount: None };
+    let (dir, runtime_dir) = (DATA_DIR_DEFAULT.into(), RUNTIME_DIR_DEFAULT.into());
+    let mut store = Store { dir, runtime_dir, when_full: WhenFull::Stop, profile: Profile::Prompt, require_mount: None };
     if let Some(section) = section {
         for (key, dir) in [("dir", &mut store.dir), ("runtime_dir", &mut store.runtime_dir)] {
             if let Some(path) = section.parsed(key, "a path such as \"/var/lib/shutterd\"", report, absolute) {
@@ -168,6 +168,8 @@ fn store(section: Option<Section>, report: &mut Report) -> Store {
         }
         let choices = [("stop", WhenFull::Stop), ("drop_oldest", WhenFull::DropOldest)];
         store.when_full = choice(&section, "when_full", &choices, report).unwrap_or(store.when_full);
+        let choices = [("prompt", Profile::Prompt), ("economy", Profile::Economy)];
+        store.profile = choice(&section, "profile", &choices, report).unwrap_or(store.profile);
         store.require_mount = require_mount(&section, &store.dir, report);
     }
     store

@@ -3,7 +3,7 @@
 //! Only `config::checked` makes them, from a file; each value is already within its bounds. Units are in the names.
 
 use crate::config::secret::{Secret, SourceUrl};
-use crate::model::{CameraId, NodeId, ScheduleId, Tier};
+use crate::model::{CameraId, ECONOMY_WINDOW_MS, NodeId, ScheduleId, Tier};
 pub use crate::schedule::Align;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -69,6 +69,7 @@ pub struct Store {
     /// Runtime directory: socket and crash notes. Default `/run/shutterd`.
     pub runtime_dir: PathBuf,
     pub when_full: WhenFull,
+    pub profile: Profile,
     /// What must be mounted before the data directory is used.
     pub require_mount: Option<Mount>,
 }
@@ -79,6 +80,23 @@ pub enum Mount {
     NotRoot,
     /// This directory, the data directory or one above, is where a filesystem is mounted.
     At(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Every picture is made durable at once.
+    Prompt,
+    /// Pictures wait for others, so that they share their flushes; a power cut may lose those that wait.
+    Economy,
+}
+impl Profile {
+    /// How long a picture may wait.
+    pub fn window_ms(self) -> u64 {
+        match self {
+            Self::Prompt => 0,
+            Self::Economy => ECONOMY_WINDOW_MS,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,7 @@ fn a_complete_file_means_what_it_says() {
         dir = "/data"
         runtime_dir = "/run/x"
         when_full = "drop_oldest"
+        profile = "economy"
         require_mount = "/data"
         [keep]
         age = "90d"
@@ -102,6 +103,7 @@ fn a_complete_file_means_what_it_says() {
     assert!(hub.tls.as_ref().is_some_and(|tls| tls.client.is_some()));
     assert_eq!((settings.store.dir.as_path(), settings.store.when_full), (Path::new("/data"), WhenFull::DropOldest));
     assert_eq!(settings.store.require_mount, Some(Mount::At("/data".into())));
+    assert_eq!(settings.store.profile.window_ms(), 60_000);
     let keep = &settings.keep;
     assert_eq!((keep.age, keep.bytes), (Some(Duration::from_secs(90 * 86_400)), Some(20 << 30)));
     assert_eq!((keep.count, keep.free, keep.free_inodes, keep.thin.len()), (Some(100_000), Some(1 << 30), Some(1_000), 3));
@@ -267,6 +269,8 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
             "4: [keep] thin: \"hourly for 1d\" ends before it begins: it counts from when a picture was taken, and the step before lasts 2 d",
         ),
         ("[keep]\nthin = 2\n", "4: [keep] thin: expected steps such as \"all for 2d, hourly for 30d, daily for ever\", got a number"),
+        ("[store]\nprofile = \"eco\"\n", "4: [store] profile: \"eco\" is not one of \"prompt\", \"economy\""),
+        ("[store]\nprofil = \"economy\"\n", "4: unknown key \"profil\" in [store]; did you mean \"profile\"?"),
         ("[store]\nrequire_mount = 1\n", "4: [store] require_mount: expected true or false, got a number"),
         (
             "[store]\ndir = \"/a/b\"\nrequire_mount = \"/c\"\n",

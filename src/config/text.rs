@@ -3,11 +3,11 @@
 //! Shows no credential: addresses print without them, and passwords only as "with a password".
 
 use super::{
-    settings::{Align, Camera, Hub, Mount, Schedule, Settings, WhenFull},
+    settings::{Align, Camera, Hub, Mount, Profile, Schedule, Settings, WhenFull},
     thin,
     units::{InWords, SizeInWords},
 };
-use crate::model::Quality;
+use crate::model::{ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, Quality};
 use chrono::{Local, TimeZone};
 use std::fmt::{self, Write};
 
@@ -64,6 +64,14 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
         Some(Mount::At(at)) => format!(", only while a disk is mounted at {}", at.display()),
     };
     say(format!("store {}{mount}: {when_full}", settings.store.dir.display()));
+    if settings.store.profile == Profile::Economy {
+        let (window, bytes) = (InWords(settings.store.profile.window_ms()), SizeInWords(GROUP_BYTES_MAX as u64));
+        say(format!(
+            "profile economy: pictures are written together, after {window}, {ECONOMY_GROUP_MAX} pictures or {bytes}, or with a snap"
+        ));
+        say(format!("    a power cut may lose up to the last {window} of pictures; each lost slot is on record as off(power)"));
+        say(format!("    pictures reach the hub up to {window} later"));
+    }
     keep_in_words(settings).into_iter().for_each(&mut say);
     say(format!("log {:?}", settings.log.level).to_lowercase());
     say(format!("version {}", settings.version));
@@ -228,11 +236,14 @@ version {}
 
     #[test]
     fn every_rule_of_keep_is_told() {
-        let text = "[node]\nid = \"n\"\n[store]\nrequire_mount = true\n[keep]\nfree = \"1 GiB\"\nfree_inodes = 500\ncount = 1000
+        let text = "[node]\nid = \"n\"\n[store]\nprofile = \"economy\"\nrequire_mount = true\n[keep]\nfree = \"1 GiB\"\nfree_inodes = 500\ncount = 1000
 thin = \"all for 2d, daily for ever\"\n[cameras.gate]\nsource = \"v4l2:x\"\nkeep_bytes = \"2 GiB\"\nkeep_count = 100\n";
         let (settings, _) = crate::config::parse(text, "f.toml").unwrap();
         let said = in_words(&settings, Quality::Ntp, &|_| vec![]);
         let expected = "store /var/lib/shutterd, only while it is on another disk than /: when full, no more pictures are taken
+profile economy: pictures are written together, after 1 min, 32 pictures or 4 MiB, or with a snap
+    a power cut may lose up to the last 1 min of pictures; each lost slot is on record as off(power)
+    pictures reach the hub up to 1 min later
 keep: all until 2 d old, then the first of each day (UTC) for ever; 1000 pictures at most
 keep of gate: 2 GiB of pictures and 100 pictures at most
 keep free on the disk: 1 GiB and 500 inodes; if something else fills it, pictures give half of their room at most

@@ -218,6 +218,10 @@ fn write_node(page: &mut String, name: &NodeId, node: &Node, now: i64) -> std::f
             fact("complete", completeness(told))?;
         }
         fact("version", escape(&info.version))?;
+        if let Some(flash) = &info.flash {
+            let today = flash.today.written.pictures + flash.today.written.index;
+            fact("written today", format!("{} in {} flushes", bytes(today.bytes), today.flushes))?;
+        }
         if let Some(error) = &info.config_error {
             fact("configuration", format!("<span class=bad>runs on the last accepted one: {}</span>", escape(error)))?;
         }

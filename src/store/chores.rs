@@ -3,16 +3,15 @@
 //! An erasure is durable before it begins, goes on in steps between pictures, and is taken up again after a restart until nothing
 //! of the camera is left on the disk: rows, files, files without rows, and what quarantine may hold of it.
 
-use super::handover::{Put, PutError, Stored};
+use super::handover::{Put, PutError};
 use super::index::{Change, Erasure, Key, SnapState};
 use super::keep::{self, ByTime, Disk, Need, Scene, Verdict};
 use super::recover;
-use super::writer::Writer;
+use super::writer::{Answer, Writer};
 use crate::clock::Reading;
 use crate::config::units::SizeInWords;
 use crate::model::{CameraId, PINS_MAX, SWEEP_MAX};
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::sync::oneshot;
 
 /// What the self-description adds to a picture, generously.
 const HEADER_BYTES: u64 = 2_048;
@@ -21,8 +20,6 @@ const GROWTH_BYTES: u64 = 1 << 20;
 const RESERVE_BYTES: u64 = 8 << 20;
 /// Commits of deletions before one group of pictures is written.
 const ROUNDS_MAX: usize = 4;
-
-type Waiting = (Box<Put>, oneshot::Sender<Result<Stored, PutError>>);
 
 /// What the writer remembers for these.
 pub struct Keeper {
@@ -85,7 +82,7 @@ impl Writer {
     }
 
     /// Makes room for a group. Those that must not be stored are answered; the others come back.
-    pub fn admit(&mut self, mut puts: Vec<Waiting>, now: &Reading) -> Result<Vec<Waiting>, String> {
+    pub fn admit(&mut self, mut puts: Vec<(Box<Put>, Answer)>, now: &Reading) -> Result<Vec<(Box<Put>, Answer)>, String> {
         self.still_mounted()?;
         // What the hub lost, and what somebody pinned, must not be chosen.
         if !(self.riders.wanted.is_empty() && self.riders.pins.is_empty()) {
@@ -130,7 +127,7 @@ impl Writer {
         let waits = |put: &Put| verdict.refused.is_some() || verdict.full.contains_key(&put.camera);
         let (refused, taken): (Vec<_>, Vec<_>) = puts.drain(..).partition(|(put, _)| waits(put));
         for (_, answer) in refused {
-            let _ = answer.send(Err(PutError::Full));
+            answer(Err(PutError::Full));
         }
         let bytes: u64 = taken.iter().map(|(put, _)| put.jpeg.len() as u64).sum();
         self.keeper.spare_bytes = if verdict.one_for_one { made_bytes - bytes as i64 } else { 0 };

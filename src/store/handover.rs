@@ -1,7 +1,9 @@
 //! What passes between the callers, the writer and the readers of the store.
 
+use super::device::Device;
 use super::index::{Counters, Erasure, Index, Key};
 use super::keep::Rules;
+use super::written::Days;
 use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,6 +22,8 @@ pub struct Configure {
     /// Version of the configuration, for the records.
     pub version: String,
     pub keep: Rules,
+    /// How long a picture that nobody waits for may wait for others to share its flushes; a power cut loses those that wait.
+    pub window_ms: u64,
 }
 
 /// A picture to be stored.
@@ -62,6 +66,8 @@ pub struct Shared {
     pub boot: BootNo,
     /// Held for as long as the store lives; the kernel drops it with the process.
     pub lock: File,
+    /// The block device as it was then, if the data directory has one.
+    pub disk_at_start: Option<Device>,
     pub seen: Mutex<Seen>,
     /// Counts commits that give the hub something new.
     pub news: watch::Sender<u64>,
@@ -84,6 +90,9 @@ pub struct Seen {
     pub gap_shown: u64,
     /// The one that is growing right now: not shown before that is durable.
     pub gap_growing: Option<u64>,
+    /// What was written to the disk, as of the last commit.
+    pub written: Days,
+    pub window_ms: u64,
 }
 
 impl Shared {

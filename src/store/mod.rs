@@ -15,6 +15,7 @@
 mod adopt;
 mod blobs;
 mod chores;
+mod device;
 mod files;
 mod handover;
 mod index;
@@ -23,26 +24,31 @@ mod ledger;
 mod path;
 mod recover;
 mod writer;
+mod written;
 
+pub use device::life_in_words;
 pub use handover::{Configure, Put, PutError, Stored};
-pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals};
+pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::SlotRun;
 pub use recover::{OpenError, Place, random_u64};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::config::settings::Mount;
 use crate::image::meta;
 use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
-use crate::protocol::GapRange;
+use crate::protocol::{Flash, FlashDay, GapRange};
+use device::Device;
 use handover::{Seen, Shared};
 use std::{
     collections::{BTreeMap, HashMap},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
 };
 use tokio::sync::{oneshot, watch};
 use writer::{Work, Writer};
+use written::Days;
 
 /// Handle to the writer and its index; cheap to clone. The writer ends with [`Store::stop`].
 #[derive(Clone)]
@@ -97,6 +103,12 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open(place: &Place, config: Configure, clock: Arc<dyn Clock>, boot_id: &str) -> Result<(Self, Past), OpenError> {
+        // At the first start the directory is yet to be made.
+        let above = place.dir.ancestors().find_map(|dir| std::fs::metadata(dir).ok());
+        let disk_at_start = above.and_then(|about| Device::read(Path::new(device::SYS), about.dev()));
+        if let Some(alarm) = disk_at_start.as_ref().and_then(Device::alarm) {
+            tracing::error!("{alarm}");
+        }
         let opened = recover::open(place, &clock.read(), boot_id)?;
         let cursors = opened.cursors.into_iter().filter_map(|(id, memory)| Some((id.parse().ok()?, memory))).collect();
         let index_error = |source| OpenError::Index { dir: place.dir.clone(), source };
@@ -104,6 +116,7 @@ impl Store {
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
         let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let written = opened.index.meta("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
         let seen = Seen {
@@ -115,18 +128,21 @@ impl Store {
             alarms: Vec::new(),
             gap_shown: opened.counters.next_gap - 1,
             gap_growing: None,
+            written: written.clone(),
+            window_ms: config.window_ms,
         };
         let shared = Arc::new(Shared {
             index: opened.index,
             dir: place.dir.clone(),
             boot: opened.boot,
             lock: opened.lock,
+            disk_at_start,
             seen: Mutex::new(seen),
             news: watch::channel(0).0,
             fault: watch::channel(None).0,
         });
         let (sender, work) = mpsc::sync_channel(STORE_QUEUE_MAX);
-        let writer = Writer {
+        let mut writer = Writer {
             shared: shared.clone(),
             blobs: opened.blobs,
             counters: opened.counters,
@@ -142,7 +158,9 @@ impl Store {
             keeper,
             reserved: opened.reserved,
             rebuild: opened.rebuild,
+            written,
         };
+        writer.count_written(&writer.clock.read());
         let spawned = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&work));
         spawned.map_err(|source| OpenError::Io { dir: place.dir.clone(), source, hint: "the system has no thread left" })?;
         let past = Past {
@@ -156,11 +174,21 @@ impl Store {
         Ok((Self { shared, work: sender }, past))
     }
 
-    /// Stores a picture; blocks until it is durable. For camera threads, not for the runtime.
+    /// Stores a picture that somebody waits for; blocks until it is durable. For camera threads, not for the runtime.
     pub fn put(&self, put: Put) -> Result<Stored, PutError> {
         let (answer, stored) = oneshot::channel();
-        self.work.send(Work::Put(Box::new(put), answer)).map_err(|_| PutError::Fault)?;
+        let done = Box::new(|result| _ = answer.send(result));
+        self.work.send(Work::Put(Box::new(put), done, None)).map_err(|_| PutError::Fault)?;
         stored.blocking_recv().unwrap_or(Err(PutError::Fault))
+    }
+    /// Stores a picture that nobody waits for. Blocks until it is durable, or until the writer holds it for a group; calls `done`
+    /// (on the writer's thread) when it is durable or refused. A store that fails before that calls nobody.
+    pub fn hand_over(&self, put: Put, done: impl FnOnce(Result<Stored, PutError>) + Send + 'static) {
+        let (held, holds) = oneshot::channel();
+        if self.work.send(Work::Put(Box::new(put), Box::new(done), Some(held))).is_ok() {
+            // Dropped at the end of the writer's turn, whatever came of it.
+            let _ = holds.blocking_recv();
+        }
     }
 
     /// A slot was handed to its camera; `memory` is the planner's state right after it. Not durable by itself: a crash
@@ -293,7 +321,22 @@ impl Store {
     }
     /// What lasts and somebody should do something about, in words.
     pub fn alarms(&self) -> Vec<String> {
-        self.shared.seen().alarms.clone()
+        let worn = self.shared.disk_at_start.as_ref().and_then(Device::alarm);
+        worn.into_iter().chain(self.shared.seen().alarms.clone()).collect()
+    }
+    /// What was written to the disk, and what the disk says.
+    pub fn flash(&self, now: &Reading) -> Flash {
+        let disk = self.shared.disk_at_start.as_ref().and_then(|start| {
+            let number = self.shared.lock.metadata().ok()?.dev();
+            Some(Device::read(Path::new(device::SYS), number)?.since(start))
+        });
+        let seen = self.shared.seen();
+        let loss_window_s = seen.window_ms.div_ceil(1000);
+        Flash { loss_window_s, since_start: seen.written.since_start(), today: flash_day(&seen.written.today(now)), disk }
+    }
+    /// The days on record, the oldest first.
+    pub fn flash_days(&self) -> Vec<FlashDay> {
+        self.shared.seen().written.rows().iter().map(flash_day).collect()
     }
     pub fn is_pinned(&self, id: SnapshotId) -> Result<bool, StoreError> {
         self.key(id).map_or(Ok(false), |key| Ok(self.shared.index.is_pinned(key)?))
@@ -438,6 +481,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn flash_day(row: &WrittenDay) -> FlashDay {
+    let date = chrono::NaiveDate::from_epoch_days(row.day);
+    FlashDay { day: date.map_or_else(String::new, |date| date.format("%Y-%m-%d").to_string()), unsure: row.unsure, written: row.written }
 }
 
 fn pending(seen: &Seen, key: Key, row: SnapRow) -> Option<Pending> {

@@ -264,6 +264,7 @@ fn open_index(dir: &Path) -> Result<Index, redb::Error> {
     };
     // The new file's name must survive, or the first commits would be to a file nobody finds.
     File::open(dir)?.sync_all()?;
+    opened.count_flush();
     Ok(opened)
 }
 

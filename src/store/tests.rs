@@ -23,7 +23,7 @@ impl Dir {
         self.open_with(clock, Rules::default())
     }
     fn open_with(&self, clock: &Arc<TestClock>, keep: Rules) -> (Store, Past) {
-        let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep };
+        let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep, window_ms: 0 };
         Store::open(&self.place(), config, clock.clone(), "boot-a").unwrap()
     }
     fn files(&self, below: &str) -> Vec<PathBuf> {
@@ -92,7 +92,7 @@ fn what_was_stored_is_there_after_the_process_is_gone_and_leaves_only_by_the_hub
 
 /// The writer thread holds the lock until it has seen that its last sender is gone.
 fn reopen(dir: &Dir, clock: &Arc<TestClock>) -> (Store, Past) {
-    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     loop {
         match Store::open(&dir.place(), config.clone(), clock.clone(), "boot-a") {
             Err(OpenError::Locked { .. }) => std::thread::yield_now(),
@@ -105,7 +105,7 @@ fn reopen(dir: &Dir, clock: &Arc<TestClock>) -> (Store, Past) {
 fn a_second_agent_is_told_who_has_the_directory() {
     let (dir, clock) = (Dir::new("lock"), clock(0));
     let (_store, _) = dir.open(&clock);
-    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     let refused = Store::open(&dir.place(), config, clock, "boot-a").err().unwrap().to_string();
     assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
 }
@@ -220,7 +220,7 @@ fn a_card_in_another_board_gets_its_own_store_id_and_still_sends_what_it_holds()
     drop(store);
     wait_unlocked(&dir);
     let place = Place { board: "board-2".into(), ..dir.place() };
-    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
     let (store, _) = Store::open(&place, config, clock, "boot-b").unwrap();
     assert_ne!(store.id(), old);
     store.outcome(slot(3_000), Outcome::Missed { reason: crate::model::Missed::Busy });
@@ -369,4 +369,101 @@ fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
     store.put(picture(3, 3_000)).unwrap();
     block(store.flush()).unwrap();
     assert!(!old.path.exists());
+}
+
+/// What pictures that were handed over are told, by their due times.
+type Told = std::sync::mpsc::Receiver<(u64, Result<Stored, PutError>)>;
+
+fn economy(dir: &Dir, clock: Arc<dyn Clock>, window_ms: u64) -> (Store, Past) {
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms };
+    Store::open(&dir.place(), config, clock, "boot-a").unwrap()
+}
+
+/// Slots from the first due time on, a second apart: fired, taken and handed over.
+fn hand_over(store: &Store, dues: std::ops::RangeInclusive<u64>) -> Told {
+    let (tell, told) = mpsc::channel();
+    for n in dues {
+        let tell = tell.clone();
+        store.fired(slot(n * 1_000), n.to_le_bytes().to_vec());
+        store.hand_over(picture(n as u8, n * 1_000), move |result| tell.send((n, result)).unwrap());
+    }
+    told
+}
+
+fn cursor(past: &Past) -> Option<u64> {
+    past.cursors.values().next().map(|memory| u64::from_le_bytes(memory.as_slice().try_into().unwrap()))
+}
+
+#[test]
+fn a_held_picture_is_not_stored_and_a_crash_finds_its_slot_without_an_outcome() {
+    let (dir, clock) = (Dir::new("held"), clock(10_000));
+    let (store, _) = economy(&dir, clock.clone(), 60_000);
+    let first = hand_over(&store, 1..=1);
+    block(store.flush()).unwrap();
+    assert!(matches!(first.try_recv(), Ok((1, Ok(_)))), "a flush takes it along");
+    let told = hand_over(&store, 2..=5);
+    assert!(told.try_recv().is_err(), "nobody is told that it is stored");
+    assert_eq!((store.totals().0, dir.files("snapshots").len()), (1, 1));
+    // As after kill -9: what the writer held is gone.
+    drop(store);
+    assert!(told.recv().is_err());
+    wait_unlocked(&dir);
+    let (store, past) = economy(&dir, clock, 60_000);
+    assert_eq!(cursor(&past), Some(1), "the slots that were held lie behind the cursor: the start counts them again");
+    assert_eq!(store.outcome_of(&slot(0).schedule, 1, 2_000).unwrap(), None);
+    assert_eq!(store.totals().0, 1);
+}
+
+#[test]
+fn whatever_commits_takes_all_that_is_held_with_it() {
+    let (dir, clock) = (Dir::new("along"), clock(10_000));
+    let (store, _) = economy(&dir, clock.clone(), 60_000);
+    let all = |told: &Told| told.iter().map(|(n, result)| result.map(|_| n).unwrap()).collect::<Vec<_>>();
+    // Somebody waits for the fourth.
+    let told = hand_over(&store, 1..=3);
+    store.put(picture(4, 4_000)).unwrap();
+    assert_eq!(all(&told), [1, 2, 3]);
+    // The group is full, by number or by bytes.
+    let most = crate::model::ECONOMY_GROUP_MAX as u64;
+    let told = hand_over(&store, 5..=4 + most);
+    assert_eq!(all(&told).len() as u64, most);
+    let (tell, told) = mpsc::channel();
+    let mut large = picture(100, 100_000);
+    large.jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &vec![1; crate::model::GROUP_BYTES_MAX], &[0xFF, 0xD9]].concat();
+    store.hand_over(large, move |result| tell.send(result.is_ok()).unwrap());
+    assert!(told.recv().unwrap());
+    // A camera is erased: its pictures that are held are among those there are.
+    let told = hand_over(&store, 101..=102);
+    block(store.erase(&"gate".parse().unwrap())).unwrap();
+    let paths: Vec<_> = told.iter().map(|(_, result)| result.unwrap().path).collect();
+    while !store.erasure(&"gate".parse().unwrap()).0.unwrap().done {
+        block(store.flush()).unwrap();
+    }
+    assert!(paths.len() == 2 && paths.iter().all(|path| !path.exists()));
+    // An ordered stop.
+    let told = hand_over(&store, 103..=104);
+    block(store.stop()).unwrap();
+    assert_eq!(all(&told), [103, 104]);
+    drop(store);
+    wait_unlocked(&dir);
+    let (store, past) = economy(&dir, clock, 60_000);
+    assert_eq!((store.totals().0, cursor(&past)), (2, Some(104)));
+}
+
+#[test]
+fn a_held_picture_waits_no_longer_than_the_window_and_without_one_not_at_all() {
+    let (dir, clock) = (Dir::new("window"), Arc::new(crate::clock::SystemClock));
+    let (store, _) = economy(&dir, clock.clone(), 300);
+    // What the writer begins with is over.
+    block(store.flush()).unwrap();
+    let begun_ms = clock.boottime_ms();
+    let told = hand_over(&store, 1..=2);
+    assert!(told.try_recv().is_err());
+    assert!(told.recv().unwrap().1.is_ok());
+    let waited_ms = clock.boottime_ms() - begun_ms;
+    println!("economy: with a window of 300 ms the first of two was stored after {waited_ms} ms");
+    assert!((300..10_000).contains(&waited_ms), "{waited_ms}");
+    store.configure(Configure { window_ms: 0, node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() });
+    let told = hand_over(&store, 3..=3);
+    assert!(matches!(told.try_recv(), Ok((3, Ok(_)))), "as soon as the camera goes on");
 }

@@ -2,7 +2,13 @@
 //!
 //! It takes all that is waiting (at most [`GROUP_MAX`] pictures, [`GROUP_BYTES_MAX`] bytes) whenever it is free: no timer, so a
 //! single picture waits for nobody and a busy node shares its flushes. Outcomes and acks ride on the next commit; alone they
-//! wait for at most 60 s and 10 s. After a failed flush or commit nothing is retried and nothing more is acknowledged: the
+//! wait for at most 60 s and 10 s.
+//!
+//! In the profile `economy` a picture that nobody waits for is held for others, for the stated time at most. It is not stored until
+//! the commit: nobody is told so, its slots stay before the cursor, and a crash finds them there without an outcome. Whatever
+//! commits takes all that is held with it: a full group, a snap, an outcome that is due, a sweep, a flush, the ordered stop.
+//!
+//! After a failed flush or commit nothing is retried and nothing more is acknowledged: the
 //! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
 
 use super::adopt::{ADOPT_MAX, Adopting, Rebuild};
@@ -13,10 +19,11 @@ use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, S
 use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
+use super::written::Days;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;
-use crate::model::{BootNo, CameraId, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
-use crate::protocol::{GapRange, Record};
+use crate::model::{BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
+use crate::protocol::{GapRange, Record, Written, WrittenFor};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -30,8 +37,12 @@ const OUTCOMES_WAIT_MS: u64 = 60_000;
 const ACKS_WAIT_MS: u64 = 10_000;
 const ACKS_MAX: usize = 32;
 
+/// What is done with a picture's fate, once.
+pub type Answer = Box<dyn FnOnce(Result<Stored, PutError>) + Send>;
+
 pub enum Work {
-    Put(Box<Put>, oneshot::Sender<Result<Stored, PutError>>),
+    /// With a sender that is dropped as soon as it is held for a group: nobody waits for its commit.
+    Put(Box<Put>, Answer, Option<oneshot::Sender<()>>),
     Fired(Slot, Vec<u8>),
     Outcome(Slot, Outcome),
     Run(SlotRun, Outcome),
@@ -73,13 +84,15 @@ pub struct Writer {
     pub reserved: bool,
     /// Pictures of a lost index that are still to come back.
     pub rebuild: Option<Rebuild>,
+    /// Bytes and flushes, day by day.
+    pub written: Days,
 }
-
-type Answer = oneshot::Sender<Result<Stored, PutError>>;
 
 impl Writer {
     pub fn run(mut self, work: &mpsc::Receiver<Work>) {
         let mut stop = None;
+        // The group under way, and its bytes.
+        let (mut puts, mut bytes) = (Vec::new(), 0);
         while stop.is_none() {
             let now = self.clock.read();
             let wake_ms = self.due_ms.into_iter().chain(self.keeper.wake_ms(&now)).min();
@@ -99,8 +112,8 @@ impl Writer {
                 None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                 Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(now.boottime_ms))),
             };
-            let mut puts: Vec<(Box<Put>, Answer)> = Vec::new();
-            let (mut bytes, mut flush) = (0, Vec::new());
+            let (mut flush, mut held) = (Vec::new(), Vec::new());
+            let mut enough = false;
             let mut next = match first {
                 Ok(work) => Some(work),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
@@ -108,9 +121,22 @@ impl Writer {
             };
             while let Some(item) = next {
                 match item {
-                    Work::Put(put, answer) => {
+                    Work::Put(put, answer, hold) => {
                         bytes += put.jpeg.len();
                         puts.push((put, answer));
+                        self.due_in(if hold.is_some() { self.config.window_ms } else { 0 });
+                        #[cfg(feature = "break")]
+                        self.break_held(&puts, hold.is_some());
+                        held.extend(hold);
+                    }
+                    // Pictures that are held are among those to be erased: they need their numbers first.
+                    Work::Erase(..) if !puts.is_empty() => {
+                        bytes = 0;
+                        if let Err(fault) = self.step(std::mem::take(&mut puts)) {
+                            self.shared.set_fault(fault);
+                            return;
+                        }
+                        self.ride(item);
                     }
                     Work::Flush(answer) => flush.push(answer),
                     Work::Stop(answer) => {
@@ -119,14 +145,16 @@ impl Writer {
                     }
                     other => self.ride(other),
                 }
-                let enough = puts.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX || stop.is_some();
+                let most = if self.config.window_ms > 0 { ECONOMY_GROUP_MAX } else { GROUP_MAX };
+                enough = puts.len() >= most || bytes >= GROUP_BYTES_MAX || stop.is_some();
                 next = if enough { None } else { work.try_recv().ok() };
             }
             let due = self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
-            if puts.is_empty() && flush.is_empty() && stop.is_none() && !due && !self.chores_due() {
+            if !enough && flush.is_empty() && !due && !self.chores_due() {
                 continue;
             }
-            if let Err(fault) = self.step(puts) {
+            bytes = 0;
+            if let Err(fault) = self.step(std::mem::take(&mut puts)) {
                 self.shared.set_fault(fault);
                 return;
             }
@@ -136,6 +164,17 @@ impl Writer {
         }
         if let Some(answer) = stop {
             let _ = answer.send(());
+        }
+    }
+
+    /// The control: what is held counts as settled, and the cursor passes it before the commit.
+    #[cfg(feature = "break")]
+    fn break_held(&mut self, puts: &[(Box<Put>, Answer)], held: bool) {
+        if held && std::env::var("SHUTTER_BREAK").is_ok_and(|b| b == "held_is_settled") {
+            puts.iter().flat_map(|(put, _)| &put.slots).for_each(|slot| self.ledger.settle(slot));
+            let (now, due_ms) = (self.clock.read(), self.due_ms);
+            let _ = self.commit_riders(&now);
+            self.due_ms = due_ms;
         }
     }
 
@@ -195,7 +234,8 @@ impl Writer {
             Work::Ack(keys, gaps) => {
                 self.riders.acks.extend(keys);
                 self.riders.gaps_acked = self.riders.gaps_acked.max(gaps);
-                if self.riders.acks.len() >= ACKS_MAX { 0 } else { ACKS_WAIT_MS }
+                // The hub acknowledges what a group brought: waiting for the next group saves a commit.
+                if self.riders.acks.len() >= ACKS_MAX { 0 } else { ACKS_WAIT_MS.max(self.config.window_ms) }
             }
             Work::Want(keys) => {
                 self.riders.wanted.extend(keys);
@@ -219,11 +259,17 @@ impl Writer {
             }
             Work::Configure(config) => {
                 self.config = config;
+                self.shared.seen().window_ms = self.config.window_ms;
                 self.configured();
                 return;
             }
             Work::Put(..) | Work::Flush(_) | Work::Stop(_) => return,
         };
+        self.due_in(wait_ms);
+    }
+
+    /// A commit is due so soon, or sooner.
+    fn due_in(&mut self, wait_ms: u64) {
         let at = self.clock.boottime_ms() + wait_ms;
         self.due_ms = Some(self.due_ms.map_or(at, |due| due.min(at)));
     }
@@ -265,6 +311,8 @@ impl Writer {
             || !change.answered.is_empty()
             || !change.erased.is_empty();
         if !change.is_empty() {
+            self.count_written(now);
+            change.written = self.written.rows().to_vec();
             self.feed_index();
             change.gap_unseen = self.shared.gap_unseen();
             self.shared
@@ -273,19 +321,28 @@ impl Writer {
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
         }
         self.due_ms = None;
+        self.count_written(now);
         self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);
         self.committed(&change)?;
         for (answer, stored) in answers {
-            let _ = answer.send(Ok(stored));
+            answer(Ok(stored));
         }
         if !(change.deletes.is_empty() && change.erased.is_empty()) {
             let garbage = self.shared.index.garbage().map_err(|e| format!("the index cannot be read: {e}"))?;
             self.blobs.remove(&garbage).map_err(|e| format!("a picture cannot be deleted: {e}"))?;
             // The rows that name them go with the next commit, whenever that is; at a start they are gone through again.
             self.riders.garbage_gone = garbage;
+            self.count_written(now);
         }
         Ok(())
+    }
+
+    /// Takes note of what was written up to now, and shows it.
+    pub fn count_written(&mut self, now: &Reading) {
+        let pictures = Written { bytes: self.blobs.counters.bytes, flushes: self.blobs.counters.flushes };
+        self.written.count(now, WrittenFor { pictures, index: self.shared.index.written() });
+        self.shared.seen().written = self.written.clone();
     }
 
     fn write_group(
@@ -303,7 +360,7 @@ impl Writer {
             match meta::compose(record, &put.jpeg) {
                 Ok(made) => ready.push((put, answer, seq, made)),
                 Err(e) => {
-                    let _ = answer.send(Err(PutError::Unusable(e.to_string())));
+                    answer(Err(PutError::Unusable(e.to_string())));
                 }
             }
         }
@@ -352,7 +409,7 @@ impl Writer {
                 recover::feed_index(&self.dir);
                 self.reserved = false;
                 for (_, answer, _, _) in ready {
-                    let _ = answer.send(Err(PutError::Full));
+                    answer(Err(PutError::Full));
                 }
                 return Ok(());
             }

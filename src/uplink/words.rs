@@ -122,6 +122,7 @@ fn info(context: &Context, session: Session, store: Option<&Store>) -> Vec<u8> {
         clock: context.clock.read().quality,
         tls_clock: now.uplink.tls_clock,
         clone_seen: now.uplink.clone_seen,
+        flash: store.map(|store| store.flash(&context.clock.read())),
     })
 }
 

@@ -252,6 +252,7 @@ fn info(clone_seen: bool) -> Info {
         clock: Quality::Ntp,
         tls_clock: None,
         clone_seen,
+        flash: None,
     }
 }
 

@@ -52,6 +52,34 @@ impl Node {
         self.start_as(self.program(&["run"]))
     }
 
+    /// Starts a program with breaking switches, which `make test` puts into a directory of its own; `None` after saying that there is
+    /// none.
+    pub fn start_broken(&self, switch: &str) -> Option<Agent<'_>> {
+        let dir = std::env::var_os("SHUTTER_BREAK_BIN_DIR").map(PathBuf::from);
+        let broken = match dir {
+            _ if cfg!(feature = "break") => PathBuf::from(env!("CARGO_BIN_EXE_shutterd")),
+            Some(dir) if dir.join("shutterd").exists() => dir.join("shutterd"),
+            _ => {
+                assert!(std::env::var_os("CI").is_none(), "SHUTTER_BREAK_BIN_DIR names no directory with broken programs; run `make test`");
+                eprintln!("\n*** SKIPPED, no broken program to complain of. Run `make test`\n");
+                return None;
+            }
+        };
+        let plain = self.program(&["run"]);
+        let mut command = Command::new(broken);
+        command.args(plain.get_args()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("TZ", "UTC").env("SHUTTER_BREAK", switch);
+        Some(self.start_as(command))
+    }
+
+    /// Starts the agent under strace, which writes down what becomes durable and how. Strace steps aside: the process is the agent's.
+    pub fn start_traced(&self, into: &Path) -> Agent<'_> {
+        let (mut command, plain) = (Command::new("strace"), self.program(&["run"]));
+        command.args(["-D", "-f", "-y", "-qq", "-s", "0", "-e", "trace=fsync,fdatasync,syncfs,sync_file_range,pwrite64,pwritev,writev"]);
+        command.arg("-o").arg(into).arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("TZ", "UTC");
+        self.start_as(command)
+    }
+
     /// Starts the agent as if the machine had booted meanwhile: it sees another boot id. Needs root.
     pub fn start_in_boot(&self, boot_id: &str) -> Agent<'_> {
         let file = self.root.join("boot_id");

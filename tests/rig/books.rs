@@ -106,7 +106,8 @@ pub fn index(data: &Path, node: &str, hub: Option<&[Picture]>) -> Vec<String> {
     // Listed before the store is opened, which would tidy up.
     let on_disk: BTreeSet<_> = pictures(&data.join("snapshots"), &mut complaints).iter().map(Picture::key).collect();
     let at_hub: Option<BTreeSet<_>> = hub.map(|hub| hub.iter().map(Picture::key).collect());
-    let config = Configure { node: node.parse().unwrap(), hub: hub.is_some(), version: String::new(), keep: Rules::default() };
+    let config =
+        Configure { node: node.parse().unwrap(), hub: hub.is_some(), version: String::new(), keep: Rules::default(), window_ms: 0 };
     let board = shutterd::config::board_serial().unwrap_or_default();
     let place = Place { dir: data.to_owned(), board, hub: hub.is_some() };
     let boot_id = shutterd::clock::boot_id().unwrap();

@@ -241,10 +241,11 @@ fn a_second_agent_with_our_name_raises_an_alarm_and_an_old_will_does_not_stick()
         assert!(!agent.status.read().uplink.clone_seen);
         hub.say(&Topic::State.of(&node()), true, &state(NodeState::Online)).await;
         agent.until("alarmed", |up| up.clone_seen).await;
-        hub.next_of(|topic, payload| {
-            (*topic == Topic::Info).then(|| serde_json::from_slice::<Info>(payload).unwrap())?.clone_seen.then_some(())
-        })
-        .await;
+        let alarmed = |topic: &Topic, payload: &bytes::Bytes| {
+            (*topic == Topic::Info).then(|| serde_json::from_slice::<Info>(payload).unwrap()).filter(|info| info.clone_seen)
+        };
+        let flash = hub.next_of(alarmed).await.flash.expect("what was written to the disk is told too");
+        assert!(flash.since_start.index.flushes > 0 && flash.today.written == flash.since_start, "{flash:?}");
     });
 }
 

@@ -102,7 +102,7 @@ pub struct Agent {
 impl Agent {
     pub fn start(scratch: &Scratch, hub: Hub) -> Self {
         let place = Place { dir: scratch.0.join("data"), board: "board".into(), hub: true };
-        let config = Configure { node: node(), hub: true, version: "0".into(), keep: Rules::default() };
+        let config = Configure { node: node(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
         let (store, _) = Store::open(&place, config, Arc::new(SystemClock), "boot").unwrap();
         let status = Status::default();
         let (stores, store_now) = watch::channel(Some(store.clone()));

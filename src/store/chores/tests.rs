@@ -17,7 +17,7 @@ impl Dir {
         Self(dir, Arc::new(TestClock::new(reading)))
     }
     fn configure(&self, keep: Rules) -> Configure {
-        Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep }
+        Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep, window_ms: 0 }
     }
     /// The writer that held it before lets go a moment after its last handle.
     fn open(&self, keep: Rules) -> Store {

@@ -1,6 +1,6 @@
 //! One commit's worth of change.
 
-use super::rows::{BootRow, Erasure, RunState, SnapRow, Totals};
+use super::rows::{BootRow, Erasure, RunState, SnapRow, Totals, WrittenDay};
 use super::tables::Key;
 use crate::model::{BootNo, CameraId, Hash8, Outcome, ScheduleId, Slot, StoreId};
 use crate::protocol::GapRange;
@@ -28,6 +28,8 @@ pub struct Change {
     pub erasures: Vec<(CameraId, Erasure)>,
     /// Where the sweeps by time have got to. Rides along: by itself it changes nothing.
     pub sweep_marks: Option<Vec<u8>>,
+    /// What was written to the disk day by day, the newest last. Rides along too: an idle agent writes nothing.
+    pub written: Vec<WrittenDay>,
     /// Pictures found damaged, with what was found.
     pub corrupt: Vec<(Key, String)>,
     pub garbage_gone: Vec<PathBuf>,

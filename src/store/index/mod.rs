@@ -11,6 +11,7 @@
 mod apply;
 mod book;
 mod change;
+mod counted;
 mod gaps;
 mod list;
 mod migrate;
@@ -21,7 +22,7 @@ mod tables;
 
 pub use book::DayRow;
 pub use list::Query;
-pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals};
+pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use tables::{FORMAT, Key, PendingKey};
 
 pub use change::{Change, Counters};
@@ -72,6 +73,9 @@ impl Index {
         }
         if let Some(marks) = &change.sweep_marks {
             put_meta(&txn, "sweep", marks)?;
+        }
+        if !change.written.is_empty() {
+            put_meta(&txn, "written", &change.written)?;
         }
         if let Some(ms) = &change.trusted_ms {
             put_meta(&txn, "trusted_ms", ms)?;

@@ -1,16 +1,20 @@
 //! The file itself: opened checked, read and written through here only.
 
+use super::counted::{Counted, Tally};
 use super::migrate;
 use super::rows::row;
 use super::tables::{META, create_tables};
+use crate::protocol::Written;
+use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use serde::de::DeserializeOwned;
-use std::path::Path;
+use std::{fs::File, path::Path, sync::Arc};
 
 const CACHE_BYTES: usize = 8 << 20;
 
 pub struct Index {
     db: Database,
+    tally: Arc<Tally>,
 }
 
 fn builder() -> Builder {
@@ -26,13 +30,25 @@ impl Index {
     /// Opens or creates the file, checking all of it. Nothing is written before its format is known to be one of ours:
     /// [`Self::prepare`] comes next.
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
-        Ok(Self { db: builder().create(path)? })
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let tally = Arc::new(Tally::default());
+        let storage = Counted { file: FileBackend::new(file)?, tally: tally.clone() };
+        Ok(Self { db: builder().create_with_backend(storage)?, tally })
+    }
+
+    /// What the disk was asked to write for the index since it was opened.
+    pub fn written(&self) -> Written {
+        self.tally.written()
+    }
+    /// A flush that made the file's name durable.
+    pub fn count_flush(&self) {
+        self.tally.count_flush();
     }
 
     /// The same on any storage.
     #[cfg(test)]
     pub fn on(storage: impl redb::StorageBackend) -> Result<Self, redb::Error> {
-        let index = Self { db: builder().create_with_backend(storage)? };
+        let index = Self { db: builder().create_with_backend(storage)?, tally: Arc::default() };
         index.prepare()?;
         Ok(index)
     }
@@ -56,7 +72,7 @@ impl Index {
     #[cfg(test)]
     pub fn in_memory() -> Result<Self, redb::Error> {
         let db = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())?;
-        let index = Self { db };
+        let index = Self { db, tally: Arc::default() };
         index.migrate()?;
         Ok(index)
     }

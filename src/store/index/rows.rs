@@ -1,6 +1,7 @@
 //! What the index remembers of each thing: rows, and how they become bytes.
 
 use crate::model::{BootNo, CameraId, Hash8, Quality, Slot, Stamp};
+use crate::protocol::WrittenFor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,4 +76,14 @@ pub fn row<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error> {
 
 pub fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
     postcard::to_stdvec(value).map_err(|e| redb::Error::Corrupted(format!("a row cannot be written: {e}")))
+}
+
+/// What was written on one UTC day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenDay {
+    /// Days since 1970.
+    pub day: i32,
+    /// The clock was not trusted: the day is what it said then.
+    pub unsure: bool,
+    pub written: WrittenFor,
 }
