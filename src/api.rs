@@ -505,6 +505,8 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
     }
     store.ranges(&schedule, |range| {
         let (Some(from), Some(to)) = (wall_of(&range.from, &boots), wall_of(&range.to, &boots)) else { return true };
+        // Two boots' clocks may disagree on which of its ends came first.
+        let (from, to) = (from.min(to), from.max(to));
         let distance = if (from..=to).contains(&at_ms) { 0 } else { at_ms.abs_diff(from).min(at_ms.abs_diff(to)) };
         let outcome = Some(range.outcome.clone());
         offer(
