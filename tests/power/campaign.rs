@@ -58,6 +58,7 @@ pub struct Tally {
     pub fewest: Option<u64>,
     pub erasures: u64,
     pub lost: u64,
+    pub most_lost_at_once: u64,
     pub silently_wrong: u64,
     /// Rows without a whole file, told as such.
     pub told_damaged: u64,
@@ -217,6 +218,7 @@ impl<'n> Campaign<'n> {
         }
         let listed: BTreeSet<SnapshotId> = rows.iter().map(|row| row.id).filter(|id| !damaged.contains(id)).collect();
         let gone: Vec<SnapshotId> = self.acknowledged.keys().copied().filter(|id| !listed.contains(id)).collect();
+        let lost_before = self.tally.lost;
         for id in gone {
             // Counted once; and a disk that lied may give its number again.
             self.seen.remove(&id);
@@ -226,6 +228,7 @@ impl<'n> Campaign<'n> {
                 self.complain(format!("{id} was acknowledged and is lost"));
             }
         }
+        self.tally.most_lost_at_once = self.tally.most_lost_at_once.max(self.tally.lost - lost_before);
         if !self.lying {
             self.complaints.extend(damaged.iter().map(|id| format!("{id} is listed, but has no whole file")));
             let newest = rows.iter().map(|row| row.id.seq.0).max().unwrap_or_default();
@@ -396,7 +399,7 @@ fn lists_pictures(socket: &Socket, report: &mpsc::Sender<Report>) {
 }
 
 /// Files below a directory whose name begins with a number.
-fn numbered(dir: &Path) -> Vec<(u64, String)> {
+pub fn numbered(dir: &Path) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -13,9 +13,14 @@ mod books;
 #[path = "../rig/disk.rs"]
 #[expect(dead_code, reason = "one rig for several tests")]
 mod disk;
+#[path = "../rig/parts.rs"]
+#[expect(dead_code, reason = "one rig for several tests")]
+mod parts;
 #[path = "../rig/volatile.rs"]
 mod volatile;
 
 mod campaign;
 mod cuts;
 mod dice;
+mod order;
+mod points;

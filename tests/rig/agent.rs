@@ -30,6 +30,13 @@ impl Node {
         Self { data: root.join("data"), root, bin }
     }
 
+    /// From now on the program that knows breaking switches, which `make test` puts into a directory of its own.
+    pub fn use_broken(&mut self) {
+        if let Some(dir) = std::env::var_os("SHUTTER_BREAK_BIN_DIR") {
+            self.bin = PathBuf::from(dir).join("shutterd");
+        }
+    }
+
     pub fn file(&self) -> PathBuf {
         self.root.join("shutterd.toml")
     }
