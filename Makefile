@@ -8,10 +8,11 @@
 # |   test-unit   |   pure layers, store, planner: tables and properties          | 1 min                   |
 # |   test-system |   cameras, brokers, disks and faults; the main job end to end | 8 min                   |
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
+# | make soak     | simulated crashes, power cuts, refused calls: the long forms      | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
 
-.PHONY: run test build test-unit test-system lint bench check setup setup-test clean
+.PHONY: run test build test-unit test-system lint soak bench check setup setup-test clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,6 +21,9 @@ CARGO := cargo
 DEMO := $(CURDIR)/target/demo
 MQTT_PORT ?= 18830
 HTTP_PORT ?= 18080
+# How long the simulated crashes go on, and how many times the power is cut, in `make soak`.
+SOAK_S ?= 3600
+SOAK_CUTS ?= 200
 # For the parts of the tests that must go red: the same programs with switches to break them.
 BREAK_DIR := $(CURDIR)/target/break
 
@@ -30,7 +34,7 @@ BUILD_PACKAGES += nasm
 endif
 TEST_PACKAGES := ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-	gstreamer1.0-plugins-ugly gstreamer1.0-libav
+	gstreamer1.0-plugins-ugly gstreamer1.0-libav nbdkit nbdkit-plugin-python libnbd-bin fuse3
 
 BENCH_PACKAGES := mosquitto-clients binutils
 
@@ -61,7 +65,7 @@ setup:
 	fi
 
 setup-test: setup
-	@$(call install,$(TEST_PACKAGES),what the tests need (RTSP camera, broker, disks, tracing))
+	@$(call install,$(TEST_PACKAGES),what the tests need (RTSP camera, broker, disks that fail, tracing))
 
 build: setup-test
 	# Broken on purpose, for the controls; put aside before the real ones take their place.
@@ -85,6 +89,13 @@ lint: setup-test
 
 test: test-unit test-system lint
 	@echo "everything passed"
+
+# The long forms. Each prints its counts and its seed; SHUTTER_SEED repeats the dice.
+soak: build
+	$(CARGO) build --release --locked --bin shutterd
+	SHUTTER_SOAK_S=$(SOAK_S) $(CARGO) test --locked --features hub --lib -- --nocapture a_power_cut_leaves
+	SHUTTER_SOAK_CUTS=$(SOAK_CUTS) SHUTTER_BIN=$(CURDIR)/target/release/shutterd SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) \
+		$(CARGO) test --locked --features hub --test power -- --nocapture --test-threads=2
 
 bench: setup-test
 	@$(call install,$(BENCH_PACKAGES),the peers of the benches)

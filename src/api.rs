@@ -38,6 +38,8 @@ const SNAP_MARGIN: Duration = Duration::from_secs(5);
 pub const ID_HEADER: &str = "x-snapshot-id";
 /// A slot further away than this from the instant asked for is another one.
 const EXPLAIN_WITHIN_MS: u64 = 31 * 86_400_000;
+/// A boot's offset moves by so much only because two clocks are read one after the other.
+const CLOCK_NOISE_MS: u64 = 20;
 
 /// Where the socket of a runtime directory is.
 pub fn socket_path(runtime_dir: &std::path::Path) -> PathBuf {
@@ -513,11 +515,19 @@ fn nearest(store: &Store, schedule: ScheduleId, at_ms: i64) -> Result<ExplainAns
     }
     store.ranges(&schedule, |range| {
         let (Some(from), Some(to)) = (wall_of(&range.from, &boots), wall_of(&range.to, &boots)) else { return true };
+        // Two boots' clocks may disagree on which of its ends came first: then it holds no instant.
         let distance = if (from..=to).contains(&at_ms) { 0 } else { at_ms.abs_diff(from).min(at_ms.abs_diff(to)) };
         let outcome = Some(range.outcome.clone());
+        let (first, last) = (from.min(to), from.max(to));
         offer(
-            distance,
-            ExplainAnswer { time_ms: Some(at_ms.clamp(from, to)), outcome, range: Some(range), ..ExplainAnswer::unknown(schedule.clone()) },
+            // A slot so close to the instant is the one meant, even where a range reaches up to it.
+            distance.max(CLOCK_NOISE_MS),
+            ExplainAnswer {
+                time_ms: Some(at_ms.clamp(first, last)),
+                outcome,
+                range: Some(range),
+                ..ExplainAnswer::unknown(schedule.clone())
+            },
         );
         distance != 0
     })?;

@@ -63,3 +63,24 @@ fn what_was_due_while_the_machine_was_off_is_on_record_with_why() {
     assert!(boots.is_sorted_by(|a, b| a >= b) && boots.contains(&1) && boots.contains(&3), "newest first over all boots: {boots:?}");
     assert!(agent.stop().0.success());
 }
+
+#[test]
+fn a_reboot_between_two_slots_is_explained_too() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        eprintln!("SKIPPED: another boot can only be shown as root");
+        return;
+    }
+    let node = Node::new("short");
+    node.configure("[cameras.card]\nsource = \"pattern:\"\n[schedules.card-1d]\ncamera = \"card\"\nevery = \"1d\"\n");
+    let mut agent = node.start_in_boot("11111111-0000-0000-0000-000000000001\n");
+    assert!(node.command(&["snap", "card", "-o", "-"]).status.success());
+    node.explain("card-1d", now_ms());
+    agent.child.kill().unwrap();
+    agent.ended();
+
+    // The open range of the time between the boots begins with a slot that is still to come.
+    let agent = node.start_in_boot("22222222-0000-0000-0000-000000000002\n");
+    assert_eq!(node.outcome("card-1d", now_ms()), Some(Outcome::Off { reason: Off::Power }));
+    assert!(agent.stop().0.success());
+}

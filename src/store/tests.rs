@@ -90,6 +90,27 @@ fn what_was_stored_is_there_after_the_process_is_gone_and_leaves_only_by_the_hub
     assert!(store.read_picture(stored[0].id).unwrap().is_some(), "acknowledged is not deleted");
 }
 
+#[test]
+fn a_number_that_a_lying_disk_has_lost_with_its_picture_is_not_given_again() {
+    let (dir, clock) = (Dir::new("again"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    store.put(picture(1, 1_000)).unwrap();
+    drop(store);
+    let (store, _) = reopen(&dir, &clock);
+    // What the disk had of the index before the picture.
+    let early = std::fs::read(dir.0.join(recover::INDEX)).unwrap();
+    let lost = store.put(picture(2, 2_000)).unwrap();
+    drop(store);
+    std::fs::remove_file(&lost.path).unwrap();
+    // A file of its own: the writer may not have closed the other one yet.
+    std::fs::write(dir.0.join("early"), early).unwrap();
+    std::fs::rename(dir.0.join("early"), dir.0.join(recover::INDEX)).unwrap();
+    let (store, _) = reopen(&dir, &clock);
+    let next = store.put(picture(3, 3_000)).unwrap();
+    assert_eq!(next.id.store, lost.id.store);
+    assert!(next.id.seq > lost.id.seq, "{} after {}", next.id, lost.id);
+}
+
 /// The writer thread holds the lock until it has seen that its last sender is gone.
 fn reopen(dir: &Dir, clock: &Arc<TestClock>) -> (Store, Past) {
     let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };

@@ -17,6 +17,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Node {
     pub root: PathBuf,
     pub data: PathBuf,
+    /// The agent's program; `SHUTTER_BIN` names another one, such as the release build.
+    pub bin: PathBuf,
 }
 
 impl Node {
@@ -24,7 +26,15 @@ impl Node {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(&root).unwrap();
-        Self { data: root.join("data"), root }
+        let bin = std::env::var_os("SHUTTER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_shutterd").into(), PathBuf::from);
+        Self { data: root.join("data"), root, bin }
+    }
+
+    /// From now on the program that knows breaking switches, which `make test` puts into a directory of its own.
+    pub fn use_broken(&mut self) {
+        if let Some(dir) = std::env::var_os("SHUTTER_BREAK_BIN_DIR") {
+            self.bin = PathBuf::from(dir).join("shutterd");
+        }
     }
 
     pub fn file(&self) -> PathBuf {
@@ -41,7 +51,7 @@ impl Node {
         self.program(words).output().unwrap()
     }
     fn program(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shutterd"));
+        let mut command = Command::new(&self.bin);
         command.arg("-c").arg(self.file()).args(words).stdin(Stdio::null());
         command.env_remove("RUST_BACKTRACE").env("TZ", "UTC");
         command
@@ -82,21 +92,30 @@ impl Node {
 
     /// Starts the agent as if the machine had booted meanwhile: it sees another boot id. Needs root.
     pub fn start_in_boot(&self, boot_id: &str) -> Agent<'_> {
+        self.start_under(&self.boot(boot_id))
+    }
+    /// What goes before a command line for it to see another boot id.
+    pub fn boot(&self, boot_id: &str) -> Vec<String> {
         let file = self.root.join("boot_id");
         std::fs::write(&file, boot_id).unwrap();
-        let plain = self.program(&["run"]);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\""]).arg(file);
-        command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("TZ", "UTC");
-        self.start_as(command)
+        let bind = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        ["unshare", "--mount", "sh", "-c", bind, &file.display().to_string()].map(str::to_owned).to_vec()
     }
 
     /// Starts the agent under strace, which makes the kernel's answers wrong. Strace steps aside: the process is the agent's.
     pub fn start_with_fault(&self, inject: &str) -> Agent<'_> {
+        let call = inject.split(':').next().unwrap_or_default();
+        let words = ["strace", "-D", "-qq", "-e", &format!("trace={call}"), "-e", &format!("inject={inject}"), "-o", "/dev/null"];
+        self.start_under(&words)
+    }
+
+    /// Starts the agent with words before its own command line; what they name must become the agent itself (`strace -D` does).
+    pub fn start_under(&self, words: &[impl AsRef<str>]) -> Agent<'_> {
         let plain = self.program(&["run"]);
-        let (mut command, call) = (Command::new("strace"), inject.split(':').next().unwrap_or_default());
-        command.args(["-D", "-qq", "-e", &format!("trace={call}"), "-e", &format!("inject={inject}"), "-o", "/dev/null"]);
-        command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("TZ", "UTC");
+        let mut words = words.iter().map(AsRef::as_ref);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+        command.env_remove("RUST_BACKTRACE").env("TZ", "UTC");
         self.start_as(command)
     }
 
