@@ -15,11 +15,11 @@ mod migrate;
 mod open;
 mod read;
 mod rows;
-mod tables;
+pub mod tables;
 
-pub use book::{DayRow, UNKNOWN};
+pub use book::{DayRow, UNKNOWN, known, step_of};
 pub use read::Query;
-pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals};
+pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, row};
 pub use tables::{FORMAT, Key, PendingKey};
 
 pub use change::{Change, Counters};
