@@ -144,7 +144,7 @@ const DAMAGES: &[Damage] = &[
     ("store ids", "boot 1 cannot be read", insert!(BOOTS, 1, &[0xFF_u8][..])),
     ("store ids", "is no schedule", insert!(CURSORS, "../x", &[0_u8][..])),
     ("rows", "row cannot be read", insert!(SNAPS, (ORD, 4), &[0xFF_u8][..])),
-    ("rows", "its store has no id", insert!(SNAPS, (7, 4), &[0xFF_u8][..])),
+    ("rows", "its store has no id", remove!(STORES, ORD)),
     ("rows", "its number will be given again", meta!("next_seq", 6_u64)),
     ("rows", "missing among the pictures of camera gate", remove!(BY_CAMERA, ("gate", ORD, 4))),
     ("rows", "missing among the pictures of schedule s", remove!(BY_SCHEDULE, ("s", ORD, 4))),
@@ -273,7 +273,7 @@ fn each_damage_is_named_and_a_look_changes_nothing() {
     assert_eq!(complaints, [""; 0], "a good store");
     assert_eq!(found.checks.iter().find(|check| check.of == "pictures").unwrap().count, 6);
 
-    let mut named = 0;
+    let (mut named, mut unnamed) = (0, Vec::new());
     let all = DAMAGES.iter().map(|damage| (damage, true)).chain(ODDITIES.iter().map(|damage| (damage, false)));
     for (number, ((of, words, damage), breaks)) in all.enumerate() {
         let dir = scratch.0.join(number.to_string());
@@ -282,14 +282,18 @@ fn each_damage_is_named_and_a_look_changes_nothing() {
         let before = photograph_small(&dir);
         let found = look_at(&dir);
         assert!(before == photograph_small(&dir), "looking at damage {number} ({words}) has changed something");
-        let check = found.checks.iter().find(|check| check.of == *of).unwrap();
-        let said = if breaks { &check.problems } else { &check.notes };
-        assert!(said.iter().any(|said| said.contains(words)), "damage {number} ({of}: {words}) was not named: {found:#?}");
-        assert_eq!(found.problems() > 0, breaks, "{words}: {found:#?}");
-        named += 1;
+        let check = found.checks.iter().find(|check| check.of == *of);
+        let said = check.map(|check| if breaks { &check.problems } else { &check.notes });
+        if said.into_iter().flatten().any(|said| said.contains(words)) && (found.problems() > 0) == breaks {
+            named += 1;
+        } else {
+            unnamed.push(format!("{of}: {words}, but: {:?}", found.checks.iter().flat_map(Check::lines).collect::<Vec<_>>()));
+        }
         fs::remove_dir_all(&dir).unwrap();
     }
     eprintln!("damages made: {}, named: {named}", DAMAGES.len() + ODDITIES.len());
+
+    assert!(unnamed.is_empty(), "not named:\n{}", unnamed.join("\n"));
 
     // What a crash between file and commit leaves is no damage.
     fs::write(whole.join(INDEX), older).unwrap();
