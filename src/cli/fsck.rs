@@ -52,7 +52,9 @@ fn look(dir: &Path, json: bool) -> Result<(), Trouble> {
     let verdict = match (ok, findings.disk_failed) {
         (_, true) => "the disk refuses to be read in places: save what can be saved, and replace it; see dmesg".to_owned(),
         (true, _) => "all is well".to_owned(),
-        (false, _) => format!("{} wrong", if problems == 1 { "one thing is".to_owned() } else { format!("{} things are", grouped(problems)) }),
+        (false, _) => {
+            format!("{} wrong", if problems == 1 { "one thing is".to_owned() } else { format!("{} things are", grouped(problems)) })
+        }
     };
     print(&Looked { dir, ok, verdict: verdict.clone(), findings: &findings }, json, |looked| {
         let mut lines: Vec<String> = looked.findings.checks.iter().flat_map(store::Check::lines).collect();

@@ -147,8 +147,13 @@ impl Blobs {
         let mut dirs = BTreeSet::new();
         for path in paths {
             match fs::remove_file(self.root.join(path)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => dirs.extend(path.parent()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => dirs.extend(path.parent()),
+                // Somebody has put it in the picture's place: not ours to clear, and no reason to stop.
+                Err(e) if matches!(e.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => {
+                    tracing::warn!(path = %path.display(), error = %e, "what stands in a picture's place is left alone");
+                }
+                Err(e) => return Err(e),
+                Ok(()) => dirs.extend(path.parent()),
             }
         }
         for dir in dirs {
@@ -232,7 +237,7 @@ impl Blobs {
         let meant = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some_and(|seq| seq.0 <= upto);
         let camera_dir = Some(self.root.join(SNAPSHOTS).join(camera.as_str())).filter(|dir| careful::is_dir(dir));
         for bucket in camera_dir.map_or(Ok(Vec::new()), |dir| dirs(&dir))? {
-            found.extend(list(&bucket)?.into_iter().filter(meant));
+            found.extend(list(&bucket)?.into_iter().filter(|file| meant(file) && !careful::is_dir(file)));
             if found.len() >= limit {
                 break;
             }
@@ -242,7 +247,7 @@ impl Blobs {
             let record = careful::read(file).ok().and_then(|bytes| meta::read(&bytes).ok());
             record.is_some_and(|meta| meta.record.camera != *camera)
         };
-        found.extend(list(&self.root.join(QUARANTINE))?.into_iter().filter(|file| meant(file) && !others(file)));
+        found.extend(list(&self.root.join(QUARANTINE))?.into_iter().filter(|file| meant(file) && careful::is_file(file) && !others(file)));
         found.truncate(limit);
         Ok(found.into_iter().filter_map(|file| file.strip_prefix(&self.root).map(Path::to_owned).ok()).collect())
     }

@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn a_path_out_of_the_directory_is_nobodys_picture() {
         assert!(is_ours(Path::new("snapshots/gate/12/12042-20261122T210501Z.jpg")));
-        let foreign = ["/etc/passwd", "../x", "snapshots/../0/7-x.jpg", "snapshots/gate/1/7-x.jpg", "snapshots/gate/0/../7-x.jpg", "index.redb"];
+        let foreign =
+            ["/etc/passwd", "../x", "snapshots/../0/7-x.jpg", "snapshots/gate/1/7-x.jpg", "snapshots/gate/0/../7-x.jpg", "index.redb"];
         assert_eq!(foreign.map(|path| is_ours(Path::new(path))), [false; 6]);
     }
 

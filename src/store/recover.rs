@@ -325,7 +325,8 @@ const ROWS_LOOKED_AT: usize = 8;
 /// Whether the index was put here from elsewhere: none of its newest pictures is here, and the newest that is here is of a store it
 /// has never heard of. A row's file is flushed before the row, so no power cut looks like that.
 fn of_other_pictures(index: &Index, blobs: &Blobs) -> Result<bool, redb::Error> {
-    let rows = index.newest(ROWS_LOOKED_AT)?;
+    // Rows that cannot be read tell nothing.
+    let rows = index.newest(ROWS_LOOKED_AT).unwrap_or_default();
     if rows.is_empty() || rows.iter().any(|((_, seq), row)| blobs.is_file(&path_of(&row.camera, Seq(*seq), &row.taken))) {
         return Ok(false);
     }
@@ -391,7 +392,10 @@ pub fn reserve(dir: &Path) -> bool {
     }
     // Not through a link that somebody has put there, and not into a pipe.
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let made = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640)).map(File::from).map_err(io::Error::from).and_then(|f| Ok(rustix::fs::fallocate(&f, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+    let made = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))
+        .map(File::from)
+        .map_err(io::Error::from)
+        .and_then(|f| Ok(rustix::fs::fallocate(&f, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?));
     if made.is_err() {
         let _ = fs::remove_file(&path);
     }

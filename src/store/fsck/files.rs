@@ -72,7 +72,8 @@ impl<'a> Files<'a> {
             }
             let seq = Seq(key.value().1);
             let path = path_of(&snap.camera, seq, &snap.taken);
-            let name = rows.stores.get(&key.value().0).map_or_else(|| seq.to_string(), |store| SnapshotId { store: *store, seq }.to_string());
+            let name =
+                rows.stores.get(&key.value().0).map_or_else(|| seq.to_string(), |store| SnapshotId { store: *store, seq }.to_string());
             match self.judge(&path, &snap, &name) {
                 Ok(()) => {}
                 Err(why) => check.problem(format!("{name}: {why} ({})", path.display())),
@@ -134,7 +135,10 @@ impl<'a> Files<'a> {
                         continue;
                     };
                     if !careful::is_file(&self.dir.join(&file)) {
-                        self.odd.note(format!("{}: named like a picture, but it is a link, a directory or a device; left alone", file.display()));
+                        self.odd.note(format!(
+                            "{}: named like a picture, but it is a link, a directory or a device; left alone",
+                            file.display()
+                        ));
                         continue;
                     }
                     check.count += 1;
@@ -163,7 +167,9 @@ impl<'a> Files<'a> {
                 check.note(format!("{at}: picture {} in a place that is not its own; left alone", meta.record.id));
             }
             Ok(_) if waiting => {}
-            Ok(meta) if new => check.note(format!("{at}: picture {} was stored when the agent ended; the next start takes it in", meta.record.id)),
+            Ok(meta) if new => {
+                check.note(format!("{at}: picture {} was stored when the agent ended; the next start takes it in", meta.record.id))
+            }
             Ok(meta) => {
                 let id = meta.record.id;
                 check.problem(format!("{at}: picture {id} has no row: it is never sent and never deleted; --rebuild takes it back"));

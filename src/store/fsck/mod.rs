@@ -28,7 +28,9 @@ use std::{
 /// Why nothing could be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    #[error("the data directory {dir} is in use by the agent (process {pid}): stop it first (systemctl stop shutterd), or ask it with `shutterd status`")]
+    #[error(
+        "the data directory {dir} is in use by the agent (process {pid}): stop it first (systemctl stop shutterd), or ask it with `shutterd status`"
+    )]
     Locked { dir: PathBuf, pid: String },
     #[error("{at} cannot be read: {source}")]
     Io { at: PathBuf, source: io::Error },
@@ -125,7 +127,9 @@ fn look(path: &Path, progress: &mut Progress) -> Result<(Check, Option<Index>), 
             index.prepare()?;
         }
         Some(found) if found > FORMAT => {
-            check.problem(format!("its format is {found}, this version reads up to {FORMAT}: install the newer version again; it was not looked into"));
+            check.problem(format!(
+                "its format is {found}, this version reads up to {FORMAT}: install the newer version again; it was not looked into"
+            ));
             return Ok((check, None));
         }
         Some(found) if found < FORMAT => {

@@ -170,7 +170,11 @@ impl Rows<'_> {
         for entry in txn.open_table(BY_CAMERA)?.iter()? {
             let entry = entry?.0;
             let (name, ord, seq) = entry.value();
-            judge((ord, seq), &format!("among the pictures of camera {name}"), snap((ord, seq))?.is_some_and(|s| s.camera.as_str() == name));
+            judge(
+                (ord, seq),
+                &format!("among the pictures of camera {name}"),
+                snap((ord, seq))?.is_some_and(|s| s.camera.as_str() == name),
+            );
         }
         for entry in txn.open_table(BY_SCHEDULE)?.iter()? {
             let entry = entry?.0;
@@ -298,7 +302,11 @@ impl Rows<'_> {
                 }
                 (Ok(camera), Ok(erasure)) => {
                     if let [key, ..] = self.index.keys_upto(&camera, erasure.upto, 1)?.as_slice() {
-                        check.problem(format!("{} is there although camera {camera} was erased up to number {}", self.name(*key), erasure.upto));
+                        check.problem(format!(
+                            "{} is there although camera {camera} was erased up to number {}",
+                            self.name(*key),
+                            erasure.upto
+                        ));
                     }
                 }
                 _ => check.problem(format!("an erasure of {:?} cannot be read", camera.value())),

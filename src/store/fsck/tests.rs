@@ -37,7 +37,9 @@ fn good(dir: &Path) -> Vec<u8> {
         let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &vec![n; 2_000], &[0xFF, 0xD9]].concat();
         let slots = if n == 5 { vec![] } else { vec![slot(1_000 * u64::from(n))] };
         let camera = "gate".parse().unwrap();
-        store.put(Put { camera, slots, jpeg, width: 8, height: 8, taken_ms: 1_000 * u64::from(n), source: "pattern", flags: vec![] }).unwrap()
+        store
+            .put(Put { camera, slots, jpeg, width: 8, height: 8, taken_ms: 1_000 * u64::from(n), source: "pattern", flags: vec![] })
+            .unwrap()
     };
     let stored: Vec<_> = (1..=5).map(put).collect();
     let have = stored[..3].iter().map(|s| (s.id.seq, s.hash8)).collect();
