@@ -5,7 +5,6 @@
 //! pictures, and never uses a number twice.
 
 #[path = "rig/disk.rs"]
-#[expect(dead_code, reason = "one rig for several tests")]
 mod disk;
 #[path = "rig/agent.rs"]
 mod rig;

@@ -157,10 +157,10 @@ impl Shown {
         if !self.next.passed() {
             return;
         }
-        let words = match of {
-            0 if done == 0 => format!("{what} …"),
-            0 => format!("{what}: {}", grouped(done)),
-            _ => format!("{what}: {} of {} ({} %)", grouped(done), grouped(of), done * 100 / of),
+        let words = match (done * 100).checked_div(of) {
+            Some(percent) => format!("{what}: {} of {} ({percent} %)", grouped(done), grouped(of)),
+            None if done == 0 => format!("{what} …"),
+            None => format!("{what}: {}", grouped(done)),
         };
         let mut out = std::io::stderr();
         let _ = if self.terminal { write!(out, "\r\x1b[K{words}").and_then(|()| out.flush()) } else { writeln!(out, "{words}") };

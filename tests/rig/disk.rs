@@ -1,6 +1,8 @@
 //! Disks for tests: small filesystems in loop files. They need root and loop devices; without, a test says so and passes,
 //! except where `CI` is set.
 
+#![allow(dead_code, reason = "each test program uses what it needs")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -216,10 +216,10 @@ pub fn step_of(range: &GapRange) -> Option<u64> {
 }
 
 /// What is on record of one slot: its own row, or the range it stands in.
-pub fn known<'a>(
+pub fn known(
     outcomes: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
     ranges: &impl ReadableTable<(&'static str, u32, u64), &'static [u8]>,
-    schedule: &'a str,
+    schedule: &str,
     boot: BootNo,
     due_ms: u64,
 ) -> Result<Option<Outcome>, redb::Error> {
