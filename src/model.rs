@@ -40,6 +40,8 @@ pub const BUCKET: u64 = 1_000;
 pub const SEQ_MAX: u64 = 1 << 48;
 /// Highest boot number that is believed: one a minute for 2,000 years.
 pub const BOOT_MAX: BootNo = 1 << 30;
+/// Furthest from its zero that any clock's reading is believed, in either direction: 8,900 years.
+pub const TIME_MAX_MS: u64 = 1 << 48;
 /// Slots with a row of their own in the ledger: a year of eight five-minute cameras, 60 MB of index. The oldest go first; the days
 /// keep what they sum up to.
 pub const OUTCOME_ROWS_MAX: u64 = 1_000_000;

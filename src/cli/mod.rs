@@ -4,6 +4,7 @@
 //! as seconds since a boot. With `--json`, standard output is one JSON document and nothing else.
 
 mod ask;
+mod fsck;
 mod run;
 mod trouble;
 mod words;
@@ -102,6 +103,15 @@ enum Do {
         #[arg(long)]
         yes: bool,
     },
+    /// Hold the stored pictures and their index against all that they promise, while no agent runs; changes nothing
+    Fsck {
+        /// Make a fresh index from the pictures: for one that is damaged. Asks first, or wants --yes.
+        #[arg(long)]
+        rebuild: bool,
+        /// Do not ask.
+        #[arg(long, requires = "rebuild")]
+        yes: bool,
+    },
     /// Show what runs, what waits for the hub and what is wrong
     Status,
     /// How complete the pictures are: planned, captured, and each reason why not
@@ -158,6 +168,7 @@ pub fn main() -> Exit {
             ask(&at, "DELETE", &format!("/snapshots/{id}/pin")).and_then(|answer| print(&answer.json::<PinAnswer>()?, json, pinned))
         }
         Do::Erase { camera, yes } => erase(&at, camera, *yes, json),
+        Do::Fsck { rebuild, yes } => fsck::fsck(&cli.config, *rebuild, *yes, json),
         Do::Status => ask(&at, "GET", "/status").and_then(|answer| print(&answer.json::<StatusAnswer>()?, json, status_in_words)),
         Do::Report { since } => ask(&at, "GET", &since.map_or_else(|| "/report".to_owned(), |ms| format!("/report?since={ms}")))
             .and_then(|answer| print(&answer.json::<ReportAnswer>()?, json, report_in_words)),

@@ -5,11 +5,11 @@
 //! to do. How far it has got is in the index, so a restart goes on there. The hub is asked about each of them before any is sent.
 
 use super::blobs::Blobs;
-use super::files::{Files, NOT_A_FILE};
+use super::files::Files;
 use super::index::{Change, Index, Key, SnapRow, SnapState};
 use super::path::path_of;
 use crate::image::meta::{self, Meta};
-use crate::model::{BOOT_MAX, BootNo, Hash8, QUARANTINE_FILES_MAX, SCHEDULES_MAX, Seq, StoreId};
+use crate::model::{BOOT_MAX, BootNo, Hash8, QUARANTINE_FILES_MAX, SCHEDULES_MAX, Seq, StoreId, TIME_MAX_MS};
 use crate::protocol::Record;
 use std::{
     collections::BTreeMap,
@@ -64,21 +64,22 @@ fn adopt_one<F: Files>(
     as_state: SnapState,
     change: &mut Change,
 ) -> Result<Option<BootNo>, Adopting> {
-    let file = match blobs.read(path) {
-        // Deleted since it was listed.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == NOT_A_FILE => {
-            tracing::warn!(path = %path.display(), "a link, directory or device with a picture's name is left alone");
-            return Ok(None);
-        }
-        file => file,
-    };
-    let whole = file.map_err(|e| e.to_string()).and_then(|file| {
+    let read = blobs.read(path);
+    // Deleted since it was listed.
+    if matches!(&read, Err(e) if e.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let denied = matches!(&read, Err(e) if e.kind() == io::ErrorKind::PermissionDenied);
+    let whole = read.map_err(|e| e.to_string()).and_then(|file| {
         let Meta { record, hash8 } = meta::read(&file).map_err(|e| e.to_string())?;
         Ok((row(&record, file.len() as u64, hash8, as_state), record))
     });
     let (row, record) = match whole {
         Ok(whole) => whole,
+        Err(why) if denied || !blobs.is_file(path) => {
+            tracing::warn!(path = %path.display(), why, "what is named like a picture, but is no file or belongs to somebody else, is left alone");
+            return Ok(None);
+        }
         Err(why) => {
             tracing::warn!(path = %path.display(), why, "a file that is not a whole picture goes to quarantine");
             blobs.quarantine(path, QUARANTINE_FILES_MAX).map_err(Adopting::Disk)?;
@@ -91,7 +92,10 @@ fn adopt_one<F: Files>(
         return Ok(None);
     }
     // Numbers that no agent ever gave would spoil those to come.
-    let forged = record.slots.iter().map(|slot| slot.boot).chain([record.taken.boot]).any(|boot| boot > BOOT_MAX);
+    let boots = record.slots.iter().map(|slot| slot.boot).chain([record.taken.boot]);
+    let dues = record.slots.iter().map(|slot| slot.due_ms).chain([record.taken.boottime_ms]);
+    let walls = record.slots.iter().filter_map(|slot| slot.plan_ms).chain([record.taken.wall_ms]).map(i64::unsigned_abs);
+    let forged = boots.max() > Some(BOOT_MAX) || dues.chain(walls).max() > Some(TIME_MAX_MS);
     if forged || record.slots.len() > SCHEDULES_MAX {
         tracing::warn!(path = %path.display(), %id, "a picture whose record no agent can have written goes to quarantine");
         blobs.quarantine(path, QUARANTINE_FILES_MAX).map_err(Adopting::Disk)?;

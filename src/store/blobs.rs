@@ -5,9 +5,9 @@
 //! nothing here: a file without a row is judged by its own hash at the next start.
 
 use super::files::{DataDir, Files};
-use super::path::{SNAPSHOTS, seq_of};
+use super::path::{SNAPSHOTS, path_of, seq_of};
 use crate::image::meta;
-use crate::model::{BUCKET, CameraId, Seq};
+use crate::model::{BUCKET, CameraId, Seq, SnapshotId};
 use std::{
     collections::BTreeSet,
     io,
@@ -151,8 +151,13 @@ impl<F: Files> Blobs<F> {
         let mut dirs = BTreeSet::new();
         for path in paths {
             match self.files.remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => dirs.extend(path.parent()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => dirs.extend(path.parent()),
+                // Somebody has put it in the picture's place: not ours to clear, and no reason to stop.
+                Err(e) if matches!(e.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => {
+                    tracing::warn!(path = %path.display(), error = %e, "what stands in a picture's place is left alone");
+                }
+                Err(e) => return Err(e),
+                Ok(()) => dirs.extend(path.parent()),
             }
         }
         for dir in dirs {
@@ -168,6 +173,10 @@ impl<F: Files> Blobs<F> {
 
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files.read(path)
+    }
+
+    pub fn is_file(&self, path: &Path) -> bool {
+        self.files.is_file(path)
     }
 
     /// Every file with a number of ours at or above `from`, ascending. Names that are not ours are left alone.
@@ -186,8 +195,8 @@ impl<F: Files> Blobs<F> {
 
     fn all_buckets(&self) -> io::Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
-        for camera in self.files.list(Path::new(SNAPSHOTS))? {
-            found.extend(self.files.list(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
+        for camera in self.dirs(Path::new(SNAPSHOTS))? {
+            found.extend(self.dirs(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
         }
         Ok(found)
     }
@@ -195,14 +204,33 @@ impl<F: Files> Blobs<F> {
     /// The files of one bucket, of all cameras, ascending: (number, path).
     pub fn in_bucket(&self, bucket: u64) -> io::Result<Vec<(Seq, PathBuf)>> {
         let mut found = Vec::new();
-        for camera in self.files.list(Path::new(SNAPSHOTS))? {
-            for file in self.files.list(&camera.join(bucket.to_string()))? {
+        let dirs = self.dirs(Path::new(SNAPSHOTS))?.into_iter().map(|camera| camera.join(bucket.to_string()));
+        for dir in dirs.filter(|dir| self.files.is_dir(dir)) {
+            for file in self.files.list(&dir)? {
                 let seq = file.file_name().and_then(|n| n.to_str()).and_then(seq_of).filter(|seq| seq.0 / BUCKET == bucket);
                 found.extend(seq.map(|seq| (seq, file)));
             }
         }
         found.sort();
         Ok(found)
+    }
+
+    /// The newest picture that is whole and in its own place; of the newest files, so many are read.
+    pub fn newest_whole(&self, limit: usize) -> io::Result<Option<SnapshotId>> {
+        let mut left = limit;
+        for bucket in self.all_buckets()?.iter().rev() {
+            for (seq, path) in self.in_bucket(*bucket)?.into_iter().rev() {
+                if left == 0 {
+                    return Ok(None);
+                }
+                left -= 1;
+                let record = self.read(&path).ok().and_then(|bytes| meta::read(&bytes).ok()).map(|meta| meta.record);
+                if let Some(record) = record.filter(|record| record.id.seq == seq && path_of(&record.camera, seq, &record.taken) == path) {
+                    return Ok(Some(record.id));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Files of a camera with a number up to `upto`, and what quarantine holds of it: no more than `limit`. For an erasure,
@@ -212,7 +240,8 @@ impl<F: Files> Blobs<F> {
         let named = |file: &PathBuf| file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some_and(|seq| seq.0 <= upto);
         // A directory with such a name is somebody else's, and cannot be removed like a file.
         let meant = |file: &PathBuf| named(file) && !self.files.is_dir(file);
-        for bucket in self.files.list(&Path::new(SNAPSHOTS).join(camera.as_str()))? {
+        let camera_dir = Some(Path::new(SNAPSHOTS).join(camera.as_str())).filter(|dir| self.files.is_dir(dir));
+        for bucket in camera_dir.map_or(Ok(Vec::new()), |dir| self.dirs(&dir))? {
             found.extend(self.files.list(&bucket)?.into_iter().filter(meant));
             if found.len() >= limit {
                 break;
@@ -223,8 +252,16 @@ impl<F: Files> Blobs<F> {
             let record = self.files.read(file).ok().and_then(|bytes| meta::read(&bytes).ok());
             record.is_some_and(|meta| meta.record.camera != *camera)
         };
-        found.extend(self.files.list(Path::new(QUARANTINE))?.into_iter().filter(|file| meant(file) && !others(file)));
+        let kept = self.files.list(Path::new(QUARANTINE))?.into_iter();
+        found.extend(kept.filter(|file| meant(file) && self.files.is_file(file) && !others(file)));
         found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The directories in a directory. A link to one is none: what lies behind it is not ours to move or delete.
+    fn dirs(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut found = self.files.list(dir)?;
+        found.retain(|entry| self.files.is_dir(entry));
         Ok(found)
     }
 
@@ -244,14 +281,20 @@ impl<F: Files> Blobs<F> {
     /// Moves a file that cannot be believed out of the way; keeps at most `keep` of them, the newest.
     pub fn quarantine(&mut self, path: &Path, keep: usize) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default();
-        match self.files.rename(path, &Path::new(QUARANTINE).join(name)) {
+        let to = Path::new(QUARANTINE).join(name);
+        if self.files.is_dir(&to) {
+            tracing::warn!(path = %path.display(), to = %to.display(), "there is a directory in its place in quarantine: the file is left alone");
+            return Ok(());
+        }
+        match self.files.rename(path, &to) {
             // Erased in between.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             moved => moved?,
         }
         let mut kept = self.files.list(Path::new(QUARANTINE))?;
+        kept.retain(|file| self.files.is_file(file) && file.file_name().and_then(|n| n.to_str()).and_then(seq_of).is_some());
         kept.sort_by_key(|f| f.file_name().and_then(|n| n.to_str()).and_then(seq_of));
-        for old in kept.iter().take(kept.len().saturating_sub(keep)).filter(|old| !self.files.is_dir(old)) {
+        for old in kept.iter().take(kept.len().saturating_sub(keep)) {
             self.files.remove_file(old)?;
         }
         self.sync_dir(Path::new(QUARANTINE))?;

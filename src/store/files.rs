@@ -3,11 +3,11 @@
 //! The data directory is one implementation; the other is the crash tests' own, which knows what a power cut may leave
 //! (`files/tests.rs`). Paths are relative to the data directory.
 
-use crate::model::PICTURE_BYTES_MAX;
+use super::careful;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::{
     fs::{self, File},
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -31,15 +31,12 @@ pub trait Files {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// What a directory holds; nothing, if it is not there.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
-    /// A whole file. A link is not followed, a device not waited for: both are [`NOT_A_FILE`].
+    /// A whole file, if it can be a picture's: see [`careful::read`].
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Itself, not through a link.
     fn is_dir(&self, path: &Path) -> bool;
+    fn is_file(&self, path: &Path) -> bool;
 }
-
-/// What [`Files::read`] says of a name that is not a file's.
-pub const NOT_A_FILE: io::ErrorKind = io::ErrorKind::Unsupported;
-/// A picture with its self-description is not longer.
-const FILE_BYTES_MAX: u64 = PICTURE_BYTES_MAX as u64 + (1 << 20);
 
 /// The data directory.
 pub struct DataDir {
@@ -123,26 +120,15 @@ impl Files for DataDir {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // NONBLOCK: a pipe with a picture's name would keep the agent from starting.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = match rustix::fs::open(self.root.join(path), flags, Mode::empty()) {
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Err(NOT_A_FILE.into()),
-            opened => File::from(opened?),
-        };
-        let about = file.metadata()?;
-        if !about.is_file() {
-            return Err(NOT_A_FILE.into());
-        }
-        if about.len() > FILE_BYTES_MAX {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let mut bytes = Vec::with_capacity(about.len() as usize);
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        careful::read(&self.root.join(path))
     }
 
     fn is_dir(&self, path: &Path) -> bool {
-        self.root.join(path).is_dir()
+        careful::is_dir(&self.root.join(path))
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        careful::is_file(&self.root.join(path))
     }
 }
 

@@ -14,19 +14,25 @@
 
 mod adopt;
 mod blobs;
+mod careful;
 mod chores;
 mod device;
 mod files;
+mod findings;
+mod fsck;
 mod handover;
 mod index;
 mod keep;
 mod ledger;
+mod overlay;
 mod path;
 mod recover;
 mod writer;
 mod written;
 
 pub use device::life_in_words;
+pub use findings::{Check, Findings, grouped};
+pub use fsck::{Progress, Rebuilt, Trouble as FsckTrouble, fsck, rebuild, rebuild_in_words};
 pub use handover::{Configure, Put, PutError, Stored};
 pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
@@ -372,13 +378,16 @@ impl Store {
         let Some(row) = self.shared.index.snap(key)?.filter(|r| r.state != SnapState::Corrupt) else { return Ok(None) };
         let path = self.path(key, &row);
         // A bad sector may read well the second time.
-        let found = match std::fs::read(&path).or_else(|_| std::fs::read(&path)) {
+        let found = match careful::read(&path).or_else(|_| careful::read(&path)) {
             Ok(file) => match meta::read(&file) {
                 Ok(meta) if meta.hash8 == row.hash8 => return Ok(Some(file)),
                 Ok(_) => "the file holds another picture".to_owned(),
                 Err(e) => e.to_string(),
             },
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EIO) => {
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData)
+                    || e.raw_os_error() == Some(libc::EIO) =>
+            {
                 format!("the file cannot be read: {e}")
             }
             Err(e) => {

@@ -28,10 +28,25 @@ pub fn seq_of(name: &str) -> Option<Seq> {
     seq.parse().ok().filter(|seq| *seq <= SEQ_MAX).map(Seq)
 }
 
+/// Whether a path, relative to the data directory, is one that a picture of ours can have.
+pub fn is_ours(path: &Path) -> bool {
+    let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
+    let Some([top, camera, bucket, name]) = parts.as_deref() else { return false };
+    *top == SNAPSHOTS && camera.parse::<CameraId>().is_ok() && seq_of(name).is_some_and(|seq| (seq.0 / BUCKET).to_string() == *bucket)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Quality;
+
+    #[test]
+    fn a_path_out_of_the_directory_is_nobodys_picture() {
+        assert!(is_ours(Path::new("snapshots/gate/12/12042-20261122T210501Z.jpg")));
+        let foreign =
+            ["/etc/passwd", "../x", "snapshots/../0/7-x.jpg", "snapshots/gate/1/7-x.jpg", "snapshots/gate/0/../7-x.jpg", "index.redb"];
+        assert_eq!(foreign.map(|path| is_ours(Path::new(path))), [false; 6]);
+    }
 
     #[test]
     fn a_name_shows_the_time_only_when_the_clock_was_trusted() {

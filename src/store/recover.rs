@@ -12,6 +12,7 @@ use super::adopt::{Adopting, FIRST_ORD, Rebuild, adopt_newest};
 use super::blobs::Blobs;
 use super::files::Files;
 use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState};
+use super::path::path_of;
 use crate::clock::Reading;
 use crate::model::{BootNo, GROUP_MAX, Seq, StoreId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -19,6 +20,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -83,16 +85,22 @@ pub struct Opened {
 
 /// Opens the store. On a full disk the space held back for the index is used before that fails.
 pub fn open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
-    match try_open(place, now, boot_id) {
+    match try_open(place, now, boot_id, None) {
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull && place.dir.join(RESERVE).exists() => {
             feed_index(&place.dir);
-            try_open(place, now, boot_id)
+            try_open(place, now, boot_id, None)
         }
         other => other,
     }
 }
 
-fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenError> {
+/// Opens the store with a fresh index, as if the present one could not be read; that one is kept under the name `aside`. The run that
+/// this begins is no run of an agent.
+pub fn open_afresh(place: &Place, now: &Reading, boot_id: &str, aside: &Path) -> Result<Opened, OpenError> {
+    try_open(place, now, boot_id, Some(aside))
+}
+
+fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -> Result<Opened, OpenError> {
     let dir = &place.dir;
     let io_error = |source: io::Error| {
         let hint = match source.kind() {
@@ -112,9 +120,19 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     let lock = lock(dir, io_error)?;
     judge_filesystem(dir, io_error)?;
     let mut blobs = Blobs::open(dir).map_err(io_error)?;
-    let index = open_index(dir).map_err(index_error)?;
+    if let Some(aside) = aside {
+        set_aside(dir, aside).map_err(io_error)?;
+    }
+    let mut index = open_index(dir).map_err(index_error)?;
     // The format is written by the commit that ends a first start or a rebuild: without it, one was cut short.
-    let format = index.format().map_err(index_error)?;
+    let mut format = index.format().map_err(index_error)?;
+    if format.is_some_and(|format| format <= FORMAT) && of_other_pictures(&index, &blobs).map_err(index_error)? {
+        tracing::error!("the index is of other pictures than those here; it is kept as {INDEX}.bad, pictures are taken into a new one");
+        drop(index);
+        set_aside(dir, &bad(dir)).map_err(io_error)?;
+        index = open_index(dir).map_err(index_error)?;
+        format = None;
+    }
     let old = dir.join(format!("{INDEX}.old"));
     match format {
         Some(found) if found > FORMAT => return Err(OpenError::Newer { dir: dir.clone(), found }),
@@ -124,6 +142,8 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
                 to = FORMAT,
                 "the index is brought to the format of this version; the old one is kept until the next start"
             );
+            // Not through a link that somebody has put there.
+            let _ = fs::remove_file(&old);
             fs::copy(dir.join(INDEX), &old)
                 .and_then(|_| File::open(&old)?.sync_all())
                 .and_then(|()| File::open(dir)?.sync_all())
@@ -146,6 +166,8 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     let board: Option<String> = index.meta("board").map_err(index_error)?;
     let mut boots = index.boots().map_err(index_error)?;
     let last_run = index.meta("run").map_err(index_error)?;
+    // An index without a run is one that was rebuilt while no agent ran.
+    let rebuilt = rebuilt || (format.is_some() && last_run.is_none());
     if board.as_deref() != Some(&place.board) {
         if let Some(old) = board {
             tracing::warn!(from = old, to = place.board, "this data directory comes from another board: it gets a new store id");
@@ -157,7 +179,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str) -> Result<Opened, OpenE
     let first_boot = newest_boot.map_or(1, |boot| boot + 1);
     let boot = this_boot(&mut boots, boot_id, first_boot, now);
     change.boot = boots.get(&boot).map(|b| (boot, b.clone()));
-    change.run = Some(RunState::Running { boot });
+    change.run = aside.is_none().then_some(RunState::Running { boot });
     if matches!(last_run, Some(RunState::Running { .. })) {
         counters.next_seq += SKIPPED_AFTER_CRASH;
     }
@@ -222,19 +244,50 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes the lock and writes nothing; `None` where no agent has ever made one.
+pub fn lock_unchanged(dir: &Path) -> Result<Option<File>, OpenError> {
+    let io_error = |source| OpenError::Io { dir: dir.to_owned(), source, hint: "look at dmesg for what the disk says" };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(dir.join(LOCK), flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        file => File::from(file.map_err(|e| io_error(e.into()))?),
+    };
+    take(&file, dir, io_error)?;
+    Ok(Some(file))
+}
+
+fn take(file: &File, dir: &Path, io_error: impl Fn(io::Error) -> OpenError) -> Result<(), OpenError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = holder(file).unwrap_or_else(|| "unknown".to_owned());
+            Err(OpenError::Locked { dir: dir.to_owned(), pid })
+        }
+        Err(e) => Err(io_error(e.into())),
+    }
+}
+
+/// Who has the lock. The kernel knows; the file's text may be that of an agent that is gone, while somebody who changes nothing looks.
+fn holder(mut file: &File) -> Option<String> {
+    let about = file.metadata().ok()?;
+    let (device, inode) = (about.dev(), about.ino());
+    let named = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    // "1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF"
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let words = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let pid = words.filter(|w| w.get(1) == Some(&"FLOCK") && w.get(5) == Some(&named.as_str())).find_map(|w| Some((*w.get(4)?).to_owned()));
+    // 0 or less: in another namespace.
+    pid.filter(|pid| pid.parse::<u32>().is_ok_and(|pid| pid > 0)).or_else(|| {
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    })
+}
+
 fn lock(dir: &Path, io_error: impl Fn(io::Error) -> OpenError) -> Result<File, OpenError> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = File::from(rustix::fs::open(dir.join(LOCK), flags, Mode::from_raw_mode(0o640)).map_err(|e| io_error(e.into()))?);
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
-            return Err(OpenError::Locked { dir: dir.to_owned(), pid });
-        }
-        Err(e) => return Err(io_error(e.into())),
-    }
+    take(&file, dir, &io_error)?;
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     match written {
         // The lock works without its text; a full disk must not keep the agent from starting.
@@ -265,15 +318,17 @@ fn open_index(dir: &Path) -> Result<Index, redb::Error> {
     let path = dir.join(INDEX);
     // The library takes an empty file for a new one, so an index cut to nothing is told here.
     let fresh = fs::metadata(&path).map_or(true, |about| about.len() == 0);
+    if path.symlink_metadata().is_ok() && !fs::metadata(&path).is_ok_and(|about| about.is_file()) {
+        tracing::error!("the index is no file; what is there is kept as {INDEX}.bad, pictures are taken into a new one");
+        set_aside(dir, &bad(dir))?;
+    }
     let opened = match Index::open(&path) {
         Err(e @ redb::Error::DatabaseAlreadyOpen) => return Err(e),
         // The disk refuses: that is a fault, not damage. A file that is no index, or ends too early, is damage.
         Err(redb::Error::Io(e)) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => return Err(e.into()),
         Err(damage) => {
             tracing::error!(%damage, "the index cannot be read; it is kept as {INDEX}.bad, pictures are taken into a new one");
-            // Room for the second file.
-            release_reserve(dir);
-            fs::rename(&path, dir.join(format!("{INDEX}.bad")))?;
+            set_aside(dir, &bad(dir))?;
             Index::open(&path)?
         }
         Ok(index) if !fresh => return Ok(index),
@@ -285,7 +340,36 @@ fn open_index(dir: &Path) -> Result<Index, redb::Error> {
     Ok(opened)
 }
 
-fn load_counters(index: &Index) -> Result<Counters, redb::Error> {
+fn bad(dir: &Path) -> PathBuf {
+    dir.join(format!("{INDEX}.bad"))
+}
+
+/// Keeps the index under another name; where there is none, nothing is to be kept.
+fn set_aside(dir: &Path, aside: &Path) -> io::Result<()> {
+    // Room for the second file.
+    release_reserve(dir);
+    match fs::rename(dir.join(INDEX), aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => File::open(dir)?.sync_all(),
+    }
+}
+
+/// Rows whose files are looked for, and files that are read.
+const ROWS_LOOKED_AT: usize = 8;
+
+/// Whether the index was put here from elsewhere: none of its newest pictures is here, and the newest that is here is of a store it
+/// has never heard of. A row's file is flushed before the row, so no power cut looks like that.
+fn of_other_pictures(index: &Index, blobs: &Blobs) -> Result<bool, redb::Error> {
+    // Rows that cannot be read tell nothing.
+    let rows = index.newest(ROWS_LOOKED_AT).unwrap_or_default();
+    if rows.is_empty() || rows.iter().any(|((_, seq), row)| blobs.is_file(&path_of(&row.camera, Seq(*seq), &row.taken))) {
+        return Ok(false);
+    }
+    let known = index.stores()?;
+    Ok(blobs.newest_whole(ROWS_LOOKED_AT)?.is_some_and(|id| !known.values().any(|store| *store == id.store)))
+}
+
+pub fn load_counters(index: &Index) -> Result<Counters, redb::Error> {
     let stores = index.stores()?;
     // Format 1 did not say which one is its own: it was the last.
     let ord = index.meta("ord")?.or(stores.last_key_value().map(|(ord, _)| *ord)).unwrap_or(0);
@@ -338,10 +422,15 @@ impl BootRow {
 /// Holds back some space for the index; returns whether there was room for it.
 pub fn reserve(dir: &Path) -> bool {
     let path = dir.join(RESERVE);
-    if fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_BYTES) {
+    if fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() == RESERVE_BYTES) {
         return true;
     }
-    let made = File::create(&path).and_then(|f| Ok(rustix::fs::fallocate(&f, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+    // Not through a link that somebody has put there, and not into a pipe.
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let made = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))
+        .map(File::from)
+        .map_err(io::Error::from)
+        .and_then(|f| Ok(rustix::fs::fallocate(&f, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?));
     if made.is_err() {
         let _ = fs::remove_file(&path);
     }

@@ -15,7 +15,7 @@
 //!
 //! Where a kernel's order is finer, a model allows more than the kernel does, never less. Files are written once, from the start.
 
-use super::{Files, NOT_A_FILE};
+use super::Files;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -516,11 +516,15 @@ impl Files for Sim {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inner = self.0.borrow();
         inner.find(path)?;
-        inner.live.read(path).map(<[u8]>::to_vec).ok_or_else(|| NOT_A_FILE.into())
+        inner.live.read(path).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
     fn is_dir(&self, path: &Path) -> bool {
         let inner = self.0.borrow();
         inner.live.find(path).is_some_and(|ino| matches!(inner.live.0[&ino], Node::Dir(_)))
+    }
+    fn is_file(&self, path: &Path) -> bool {
+        let inner = self.0.borrow();
+        inner.live.find(path).is_some_and(|ino| !matches!(inner.live.0[&ino], Node::Dir(_)))
     }
 }
 

@@ -18,11 +18,11 @@ mod migrate;
 mod open;
 mod read;
 mod rows;
-mod tables;
+pub mod tables;
 
-pub use book::DayRow;
+pub use book::{DayRow, known, step_of};
 pub use list::Query;
-pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, WrittenDay};
+pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, WrittenDay, row};
 pub use tables::{FORMAT, Key, PendingKey};
 
 pub use change::{Change, Counters};

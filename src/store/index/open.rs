@@ -45,10 +45,15 @@ impl Index {
         self.tally.count_flush();
     }
 
-    /// The same on any storage.
+    /// Opens what is on a storage, checking all of it.
+    pub fn look(storage: impl redb::StorageBackend) -> Result<Self, redb::Error> {
+        Ok(Self { db: builder().create_with_backend(storage)?, tally: Arc::default() })
+    }
+
+    /// Opens or creates an index on any storage.
     #[cfg(test)]
     pub fn on(storage: impl redb::StorageBackend) -> Result<Self, redb::Error> {
-        let index = Self { db: builder().create_with_backend(storage)?, tally: Arc::default() };
+        let index = Self::look(storage)?;
         index.prepare()?;
         Ok(index)
     }

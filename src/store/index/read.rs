@@ -8,6 +8,7 @@ use super::tables::{
 };
 use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
+use crate::store::path::is_ours;
 use redb::ReadableTable;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -37,10 +38,27 @@ impl Index {
         table.iter()?.map(|e| e.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(Into::into)).collect()
     }
 
+    /// Files to be removed. A path that no picture of ours can have, as somebody else's index may hold, is none.
     pub fn garbage(&self) -> Result<Vec<PathBuf>, redb::Error> {
         let txn = self.read()?;
         let table = txn.open_table(GARBAGE)?;
-        table.iter()?.map(|e| e.map(|(k, _)| PathBuf::from(k.value())).map_err(Into::into)).collect()
+        let paths = table.iter()?.map(|e| e.map(|(k, _)| PathBuf::from(k.value())).map_err(Into::into));
+        paths.filter(|path: &Result<PathBuf, redb::Error>| path.as_ref().map_or(true, |path| is_ours(path))).collect()
+    }
+
+    /// The newest pictures, newest first.
+    pub fn newest(&self, limit: usize) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
+        let txn = self.read()?;
+        let snaps = txn.open_table(SNAPS)?;
+        snaps
+            .iter()?
+            .rev()
+            .take(limit)
+            .map(|entry| {
+                let (key, value) = entry?;
+                Ok((key.value(), row(value.value())?))
+            })
+            .collect()
     }
 
     pub fn snap(&self, key: Key) -> Result<Option<SnapRow>, redb::Error> {
