@@ -11,7 +11,6 @@ mod ask;
 #[expect(dead_code, reason = "one rig for several tests")]
 mod books;
 #[path = "../rig/disk.rs"]
-#[expect(dead_code, reason = "one rig for several tests")]
 mod disk;
 #[path = "../rig/parts.rs"]
 #[expect(dead_code, reason = "one rig for several tests")]

@@ -48,6 +48,8 @@ fn good(dir: &Path) -> Vec<u8> {
     for due_ms in [20_000, 30_000, 31_000] {
         store.outcome(slot(due_ms), Outcome::Failed { reason: Failure::new(if due_ms < 30_000 { "a" } else { "b" }, "no") });
         block(store.flush()).unwrap();
+        // Somebody has seen it: the next reason goes into a message of its own.
+        store.gaps_after(0, 9).unwrap();
     }
     let before = fs::read(dir.join(INDEX)).unwrap();
     put(6);
