@@ -269,6 +269,8 @@ const LAST_LIFE: u32 = 3;
 
 fn explore(setting: &Setting) -> Result<Counts, String> {
     let (mut past, mut counts) = (Past::new(), Counts::default());
+    // `make soak`: cut or killed a third time, inside the recovery from the second.
+    let soak = std::env::var_os("SHUTTER_SOAK_S").is_some();
     let (mut seen, hasher) = (HashSet::new(), RandomState::new());
     let mut open = VecDeque::from([Begin { base: Image::empty(), steps: Vec::new(), known: 0, lives: 0, how: String::new() }]);
     while let Some(begin) = open.pop_front() {
@@ -298,6 +300,7 @@ fn explore(setting: &Setting) -> Result<Counts, String> {
             let cut = match begin.lives {
                 0 => true,
                 1 => at <= recovered || end,
+                2 if soak => at <= recovered || end,
                 2 => end && !begin.steps.is_empty(),
                 _ => false,
             };
