@@ -293,8 +293,8 @@ impl<'n> Campaign<'n> {
     fn work(&mut self, mut agent: Agent<'n>, inside: bool) {
         let enough = ACKNOWLEDGED_MIN + self.dice.below(ACKNOWLEDGED_MORE);
         let erase_after = (self.dice.below(2) == 0).then(|| self.dice.below(enough));
-        // After a flush there are one to four writes before the next, as ext4 goes about it; after one that was not done, more.
-        let nth = if inside { 1 + self.dice.below(if self.lying { 16 } else { 4 }) } else { 0 };
+        // After a flush there are one to three writes before the next, as ext4 goes about it; after one that was not done, more.
+        let nth = if inside { 1 + self.dice.below(if self.lying { 16 } else { 3 }) } else { 0 };
         let moment = Duration::from_millis(self.dice.below(CUT_WITHIN_MS));
         let (report, reports) = mpsc::channel();
         let mut acknowledged = 0;
