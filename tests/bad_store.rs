@@ -1,15 +1,12 @@
 //! Data directories that somebody else has had a hand in: an index of a newer version, of another card, cut anywhere; things that are
-//! named like pictures and are none; a disk that turns read-only under a running agent.
+//! named like pictures and are none.
 //!
 //! What must hold: the agent starts or says in words why not, never hangs, follows no link out of its directory, loses none of its own
 //! pictures, and never uses a number twice.
 
-#[path = "rig/disk.rs"]
-mod disk;
 #[path = "rig/agent.rs"]
 mod rig;
 
-use disk::{Disk, skipped};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use rig::{Node, text, wait_for};
 use shutterd::clock::SystemClock;
@@ -102,7 +99,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn an_index_of_a_newer_version_is_refused_in_words_and_nothing_is_touched() {
+fn an_index_of_a_newer_version_is_refused_in_words_and_no_row_of_it_changes() {
     let node = Node::new("newer");
     node.configure(GOOD);
     let agent = node.start();
@@ -460,29 +457,4 @@ fn an_index_that_names_files_elsewhere_for_deletion_deletes_none_of_them() {
     assert_eq!(fs::read(&outside).unwrap(), b"precious");
     assert!(dir.join("reserve").exists());
     assert_eq!(rows(&store).len(), 1);
-}
-
-#[test]
-fn a_disk_that_turns_read_only_ends_the_agent_with_code_75_and_what_it_had_is_there_afterwards() {
-    let node = Node::new("turned");
-    let Some(disk) = Disk::ext4(&node.data, 32) else { return };
-    node.configure(&format!("require_mount = true\n{GOOD}"));
-    let mut agent = node.start();
-    node.wait_for_pictures("good", 3);
-    let before = node.pictures().snapshots;
-    if !disk.turn_read_only() {
-        return skipped("the disk does not let itself be turned read-only (mount -o remount,abort)");
-    }
-    assert_eq!(agent.ended().code(), Some(75), "no more pictures can be promised");
-    let agent = node.start();
-    let fault = node.status().fault.unwrap_or_default();
-    assert!(fault.contains("mounted read-only"), "{fault}");
-    wait_for("the disk to be mounted again", || disk.mount_again());
-    wait_for("the store", || node.status().fault.is_none());
-    node.wait_for_pictures("good", 2);
-    let after: Vec<_> = node.pictures().snapshots.into_iter().map(|row| row.id).collect();
-    assert!(before.iter().all(|row| after.contains(&row.id)), "every picture of before");
-    assert!(agent.stop().0.success());
-    let looked = node.command(&["fsck"]);
-    assert!(looked.status.success(), "{}", text(&looked.stdout));
 }

@@ -140,12 +140,14 @@ fn the_root_filesystem_is_no_disk_of_its_own() {
 }
 
 #[test]
-fn a_disk_that_turns_read_only_ends_the_agent_and_is_told_at_the_next_start() {
+fn a_disk_that_turns_read_only_ends_the_agent_and_gives_all_back_when_it_is_mounted_again() {
     let node = Node::new("turned");
     let Some(disk) = Disk::ext4(&node.data, 32) else { return };
-    node.configure(SMALL);
+    // While it is not mounted, nothing is written below it.
+    node.configure(&format!("require_mount = true\n{SMALL}"));
     let mut agent = node.start();
     node.wait_for_pictures("small", 2);
+    let before = node.pictures().snapshots;
     let source = Command::new("findmnt").args(["-no", "SOURCE", &disk.at.display().to_string()]).output().map(|o| text(&o.stdout));
     let device = source.unwrap_or_default().trim().trim_start_matches("/dev/").to_owned();
     let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
@@ -156,7 +158,14 @@ fn a_disk_that_turns_read_only_ends_the_agent_and_is_told_at_the_next_start() {
     assert_eq!(agent.ended().code(), Some(75));
     let agent = node.start();
     assert!(node.status().fault.unwrap_or_default().contains("mounted read-only"), "{:?}", node.status().fault);
+    wait_for("the disk to be mounted again", || disk.mount_again());
+    wait_for("the store", || node.status().fault.is_none());
+    node.wait_for_pictures("small", 1);
+    let after: Vec<_> = node.pictures().snapshots.into_iter().map(|row| row.id).collect();
+    assert!(before.iter().all(|row| after.contains(&row.id)), "every picture of before");
     assert!(agent.stop().0.success());
+    let looked = node.command(&["fsck"]);
+    assert!(looked.status.success(), "{}", text(&looked.stdout));
 }
 
 /// The short form of an hour: every slot of it has its reason, although not a block was free.

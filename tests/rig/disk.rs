@@ -41,10 +41,6 @@ impl Disk {
     pub fn remount(&self, options: &str) -> bool {
         run("mount", &["-o", &format!("remount,{options}"), &self.at.display().to_string()])
     }
-    /// What ext4 does by itself when it finds an error: from now on it is read-only, for files open for writing too.
-    pub fn turn_read_only(&self) -> bool {
-        run("mount", &["-o", "remount,abort", &self.at.display().to_string()])
-    }
     /// Mounts it anew, as a start of the machine does.
     pub fn mount_again(&self) -> bool {
         let (image, at) = (self.image.display().to_string(), self.at.display().to_string());
