@@ -11,6 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const GOOD: &str = "[cameras.good]\nsource = \"pattern:?size=320x240\"\n[schedules.good-1s]\ncamera = \"good\"\nevery = \"1s\"\n";
+/// Everything that leaves something in the index: two schedules of one camera, one that fails, one that is busy, a hub that is not
+/// there, and a bound beyond which the oldest go.
+const BUSY: &str = "when_full = \"drop_oldest\"\n[hub]\nurl = \"mqtt://127.0.0.1:1\"\n[keep]\ncount = 10\n\
+    [cameras.good]\nsource = \"pattern:?size=64x48\"\n[cameras.bad]\nsource = \"pattern:?fault=fail\"\n\
+    [cameras.slow]\nsource = \"pattern:?size=64x48&fault=late:1500\"\n\
+    [schedules.good-1s]\ncamera = \"good\"\nevery = \"1s\"\n[schedules.good-2s]\ncamera = \"good\"\nevery = \"2s\"\n\
+    [schedules.bad-1s]\ncamera = \"bad\"\nevery = \"1s\"\n[schedules.slow-1s]\ncamera = \"slow\"\nevery = \"1s\"\n";
 
 /// All that is there: kind, owner, mode, time of change, contents.
 fn photograph(dir: &Path) -> BTreeMap<PathBuf, (u32, u32, i64, Vec<u8>)> {
@@ -40,26 +47,31 @@ fn pictures(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_killed_agents_store_is_well_before_and_after_the_next_start_and_a_look_leaves_no_trace() {
     let node = Node::new("fsck-kill");
-    node.configure(GOOD);
-    let mut agent = node.start();
-    node.wait_for_pictures("good", 4);
-    let refused = node.command(&["fsck"]);
-    assert_eq!(refused.status.code(), Some(1));
-    let whose = format!("in use by the agent (process {}): stop it first (systemctl stop shutterd)", agent.child.id());
-    assert!(text(&refused.stderr).contains(&whose), "{}", text(&refused.stderr));
-    agent.child.kill().unwrap();
-    agent.ended();
-    let before = photograph(&node.data);
-    let looked = node.command(&["fsck"]);
-    assert!(before == photograph(&node.data), "a look has left a trace");
-    let said = text(&looked.stdout);
-    // The kill may have come between a file and its row: then that is said, and is no damage.
-    assert!(looked.status.success() && said.ends_with("all is well\n") && !said.contains("  !"), "{said}");
-
+    node.configure(BUSY);
+    for round in 1..=4 {
+        let mut agent = node.start();
+        node.wait_for_pictures("good", 4);
+        let refused = node.command(&["fsck"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let whose = format!("in use by the agent (process {}): stop it first (systemctl stop shutterd)", agent.child.id());
+        assert!(text(&refused.stderr).contains(&whose), "{}", text(&refused.stderr));
+        let pinned = node.pictures().snapshots[0].id.to_string();
+        assert!(node.command(&["pin", &pinned]).status.success());
+        agent.child.kill().unwrap();
+        agent.ended();
+        let before = photograph(&node.data);
+        let looked = node.command(&["fsck"]);
+        assert!(before == photograph(&node.data), "a look has left a trace");
+        let said = text(&looked.stdout);
+        // The kill may have come between a file and its row: then that is said, and is no damage.
+        assert!(looked.status.success() && said.ends_with("all is well\n") && !said.contains("  !"), "kill {round}: {said}");
+    }
     let agent = node.start();
     node.wait_for_pictures("good", 2);
     assert!(agent.stop().0.success());
-    assert_well(&node.command(&["fsck"]), pictures(&node.data.join("snapshots")).len());
+    let looked = node.command(&["fsck"]);
+    assert_well(&looked, pictures(&node.data.join("snapshots")).len());
+    eprintln!("4 agents killed, 1 stopped, nothing wrong:\n{}", text(&looked.stdout));
     let json: serde_json::Value = serde_json::from_slice(&node.command(&["fsck", "--json"]).stdout).unwrap();
     assert_eq!((&json["ok"], &json["verdict"]), (&true.into(), &"all is well".into()));
     assert!(json["checks"].as_array().unwrap().len() > 10);

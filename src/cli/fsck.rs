@@ -110,7 +110,9 @@ fn rebuild_index(place: &Place, yes: bool, json: bool) -> Result<(), Trouble> {
 fn cannot(e: &FsckTrouble) -> Trouble {
     let exit = if e.disk_failed() { Exit::Storage } else { Exit::Failed };
     let code = if matches!(e, FsckTrouble::Locked { .. }) { "locked" } else { "unreadable" };
-    Trouble::new(exit, code, e)
+    let denied = matches!(e, FsckTrouble::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let hint = if denied { "; run this as root, or as the user that runs shutterd" } else { "" };
+    Trouble::new(exit, code, format!("{e}{hint}"))
 }
 
 fn trouble_of(e: &OpenError) -> Trouble {

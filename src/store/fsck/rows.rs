@@ -271,7 +271,7 @@ impl Rows<'_> {
             }
         }
         if check.count > 0 {
-            check.note(format!("{} deletions were not finished; the next start finishes them", check.count));
+            check.note(format!("deletions that the next start finishes: {}", check.count));
         }
         for entry in snaps.iter()? {
             let (key, value) = entry?;

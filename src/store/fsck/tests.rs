@@ -247,7 +247,7 @@ const DAMAGES: &[Damage] = &[
 
 /// What breaks no promise and is said all the same.
 const ODDITIES: &[Damage] = &[
-    ("deletions and erasures", "1 deletions were not finished", insert!(GARBAGE, "snapshots/gate/0/3-boot1+9.jpg", ())),
+    ("deletions and erasures", "deletions that the next start finishes: 1", insert!(GARBAGE, "snapshots/gate/0/3-boot1+9.jpg", ())),
     ("files and directories", "not a picture's name", |dir| fs::write(dir.join("snapshots/gate/0/IMG_1.jpg"), b"?").unwrap()),
     ("files and directories", "no directory of pictures", |dir| std::os::unix::fs::symlink("/proc", dir.join("snapshots/proc")).unwrap()),
     ("files and directories", "no directory of pictures", |dir| fs::write(dir.join("snapshots/gate/notes"), b"?").unwrap()),
