@@ -3,6 +3,7 @@
 //! ```text
 //! write   open final name O_EXCL -> write -> fdatasync -> fsync new dirs and dir -> commit -> "stored"
 //!         several waiting: write all -> syncfs (own mount) or fdatasync each -> one commit
+//! economy hold what nobody waits for, up to 60 s, 32 pictures or 4 MiB; any commit takes all of it along, none of it is stored before
 //! delete  commit {rows -> garbage, tombstones} -> unlink -> fsync dirs -> garbage dropped by the next commit
 //! start   lock -> syncfs (what a killed process left in memory only) -> open the index, checked -> finish garbage
 //!         -> adopt whole orphans, quarantine the rest -> plan
