@@ -8,7 +8,7 @@
 # |   test-unit   |   pure layers, store, planner: tables and properties          | 1 min                   |
 # |   test-system |   cameras, brokers, disks and faults; the main job end to end | 8 min                   |
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
-# | make soak     | simulated crashes, power cuts, refused calls: the long forms      | 1 h 20 min              |
+# | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
 
@@ -74,12 +74,13 @@ build: setup-test
 	$(CARGO) build --locked --features hub --bins --tests
 
 test-unit: build
-	$(CARGO) test --locked --features hub --lib
+	# With what the tests print: how many crashes, states, cuts, and what was lost in them (nothing).
+	$(CARGO) test --locked --features hub --lib -- --show-output
 	# The crash tests must fail on a redb that loses an index; a crate of its own, since cargo takes one redb 4 at a time.
 	cd tests/redb_4_1 && CARGO_TARGET_DIR=$(CURDIR)/target/redb_4_1 $(CARGO) test --locked -- --nocapture redb_4_1_is_found_out
 
 test-system: build
-	SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2
+	SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2 --show-output
 
 lint: setup-test
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "skipped: rustfmt is not installed"; fi
@@ -93,7 +94,7 @@ test: test-unit test-system lint
 # The long forms. Each prints its counts and its seed; SHUTTER_SEED repeats the dice.
 soak: build
 	$(CARGO) build --release --locked --bin shutterd
-	SHUTTER_SOAK_S=$(SOAK_S) $(CARGO) test --locked --features hub --lib -- --nocapture a_power_cut_leaves
+	SHUTTER_SOAK_S=$(SOAK_S) $(CARGO) test --locked --features hub --lib -- --nocapture a_power_cut_leaves whatever_a_cut_leaves
 	SHUTTER_SOAK_CUTS=$(SOAK_CUTS) SHUTTER_BIN=$(CURDIR)/target/release/shutterd SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) \
 		$(CARGO) test --locked --features hub --test power -- --nocapture --test-threads=2
 

@@ -120,7 +120,7 @@ fn configure(dir: &Path, count: Option<u64>) -> Result<PathBuf, Error> {
     }
     for camera in 0..CAMERAS {
         text += &format!("[cameras.cam-{camera}]\nsource = \"pattern:?size=320x240\"\n");
-        text += &format!("[schedules.cam-{camera}-5m]\ncamera = \"cam-{camera}\"\nevery = \"31 days\"\nalign = \"boot\"\n");
+        text += &format!("[schedules.cam-{camera}-5m]\ncamera = \"cam-{camera}\"\nevery = \"31d\"\nalign = \"boot\"\n");
     }
     let path = dir.join("shutterd.toml");
     std::fs::write(&path, text)?;

@@ -42,7 +42,10 @@
 //! 7. After a failed flush or commit nothing is retried and nothing acknowledged: the process ends with code 75.
 //! 8. Deadlines are instants of CLOCK_BOOTTIME. The wall clock labels, and chooses no file, no order and no deletion by itself.
 //! 9. A camera can delay or crash only itself: its own thread, a deadline on every wait, panics caught, a note left for C code.
-//! 10. *Absent on purpose*: no timer that ticks, no rename of a stored file, no retry of a flush, no second queue beside the
+//! 10. A file is adopted only after everything on its disk was flushed: what a killed process left in memory is not stored yet.
+//! 11. After a lost index no picture is sent before the hub was asked for it.
+//! 12. A message of reasons never changes once somebody may have seen it.
+//! 13. *Absent on purpose*: no timer that ticks, no rename of a stored file, no retry of a flush, no second queue beside the
 //!     store, no write in order to send, no text that can hold a password.
 //!
 //! # I want to… → open…
@@ -54,9 +57,13 @@
 //! | when slots fall due | `schedule/` |
 //! | what makes a picture unfit | `image/judge.rs` |
 //! | what a picture says of itself | `protocol.rs` (`Record`), `image/meta.rs` |
-//! | the order of steps on the disk | `store/writer.rs`, `store/blobs.rs`, `store/recover.rs` |
-//! | which pictures go when space is short | `store/keep.rs` |
-//! | an outcome, or what `explain` says | `model.rs` (`Outcome`), `store/ledger.rs`, `api.rs` |
+//! | the order of steps on the disk | `store/writer.rs`, `store/blobs.rs`, `store/recover.rs`; what they ask of a filesystem: `store/files.rs` |
+//! | what the index remembers | `store/index/tables.rs`, `rows.rs`, `apply.rs`; and then `migrate.rs`, and a check in `store/fsck/` |
+//! | how a lost index comes back | `store/recover.rs`, `store/adopt.rs`, `outbox/asks.rs` |
+//! | which pictures go when space is short | `store/keep/` (rules), `store/chores.rs` (steps), `config/thin.rs` |
+//! | an outcome, or what `explain` and `report` say | `model.rs` (`Outcome`), `store/index/book.rs`, `store/ledger.rs`, `api.rs`, `cli/words.rs` |
+//! | what fsck checks | `store/fsck/rows.rs`, `store/fsck/files.rs` |
+//! | what is counted of a card's life | `store/written.rs`, `store/index/counted.rs`, `store/device.rs` |
 //! | what is sent next | `outbox/` |
 //! | a topic or payload | `protocol.rs`, then `uplink/session.rs` and `hub/intake.rs` |
 //! | a command | `cli.rs`, `api.rs` |

@@ -103,7 +103,7 @@ enum Do {
         #[arg(long)]
         yes: bool,
     },
-    /// Hold the stored pictures and their index against all that they promise, while no agent runs; changes nothing
+    /// Hold the stored pictures and their index against all that they promise, while no agent runs; only --rebuild changes anything
     Fsck {
         /// Make a fresh index from the pictures: for one that is damaged. Asks first, or wants --yes.
         #[arg(long)]

