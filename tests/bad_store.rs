@@ -458,3 +458,29 @@ fn an_index_that_names_files_elsewhere_for_deletion_deletes_none_of_them() {
     assert!(dir.join("reserve").exists());
     assert_eq!(rows(&store).len(), 1);
 }
+
+#[test]
+fn a_link_in_place_of_a_cameras_directory_fails_that_camera_in_words_and_disturbs_no_other() {
+    let dir = Scratch::new("linked");
+    let store = open(&dir.0);
+    put(&store, "yard", 1);
+    let elsewhere = Scratch::new("elsewhere");
+    fs::create_dir_all(&elsewhere.0).unwrap();
+    std::os::unix::fs::symlink(&elsewhere.0, dir.0.join("snapshots/gate")).unwrap();
+    let slot = Slot { schedule: "s".parse().unwrap(), boot: store.boot(), due_ms: 9_000, plan_ms: None };
+    let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[9; 8], &[0xFF, 0xD9]].concat();
+    let camera = "gate".parse().unwrap();
+    let picture = Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms: 9_000, source: "pattern", flags: vec![] };
+    let refused = store.put(picture).unwrap_err().to_string();
+    assert!(refused.contains("snapshots/gate in the data directory is a link or a file") && refused.contains("move it away"), "{refused}");
+    assert_eq!(fs::read_dir(&elsewhere.0).unwrap().count(), 0, "nothing is written through a link");
+    put(&store, "yard", 2);
+    close(&dir.0, store);
+    // The whole tree behind a link: refused at the start, in words.
+    fs::rename(dir.0.join("snapshots"), elsewhere.0.join("snapshots")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.0.join("snapshots"), dir.0.join("snapshots")).unwrap();
+    let place = Place { dir: dir.0.clone(), board: "board-1".into(), hub: true };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
+    let refused = Store::open(&place, config, Arc::new(SystemClock), "boot-a").err().unwrap().to_string();
+    assert!(refused.contains("snapshots in the data directory is a link or a file"), "{refused}");
+}

@@ -73,6 +73,9 @@ impl<F: Files> Blobs<F> {
         blobs.counters.flushes += 1;
         blobs.files.sync_all()?;
         for dir in [SNAPSHOTS, QUARANTINE] {
+            if let Some(why) = blobs.blocked(&Path::new(dir).join("_")) {
+                return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+            }
             blobs.make_dirs(Path::new(dir))?;
         }
         Ok(blobs)
@@ -121,6 +124,12 @@ impl<F: Files> Blobs<F> {
             self.files.sync(file)?;
         }
         dirs.into_iter().try_for_each(|dir| self.sync_dir(dir))
+    }
+
+    /// What stands in the way of a picture's directory, in words. A link is never followed: what lies behind it is not flushed with us.
+    pub fn blocked(&self, path: &Path) -> Option<String> {
+        let blocked = path.ancestors().skip(1).find(|dir| !dir.as_os_str().is_empty() && self.files.in_the_way(dir))?;
+        Some(format!("{} in the data directory is a link or a file, where a directory must be; move it away", blocked.display()))
     }
 
     /// Makes a directory and its parents durable before anything in it is named by a commit.

@@ -47,3 +47,7 @@ pub fn is_file(path: &Path) -> bool {
 pub fn is_dir(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
 }
+/// Whether something that is no directory stands where one should be.
+pub fn in_the_way(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| !about.is_dir())
+}

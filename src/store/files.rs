@@ -36,6 +36,8 @@ pub trait Files {
     /// Itself, not through a link.
     fn is_dir(&self, path: &Path) -> bool;
     fn is_file(&self, path: &Path) -> bool;
+    /// Something that is no directory stands where one should be.
+    fn in_the_way(&self, dir: &Path) -> bool;
 }
 
 /// The data directory.
@@ -129,6 +131,10 @@ impl Files for DataDir {
 
     fn is_file(&self, path: &Path) -> bool {
         careful::is_file(&self.root.join(path))
+    }
+
+    fn in_the_way(&self, dir: &Path) -> bool {
+        careful::in_the_way(&self.root.join(dir))
     }
 }
 

@@ -357,11 +357,10 @@ impl Writer {
             let seq = Seq(self.counters.next_seq);
             self.counters.next_seq += 1;
             let record = self.record(&put, seq, now);
-            match meta::compose(record, &put.jpeg) {
+            let blocked = self.blobs.blocked(&path_of(&put.camera, seq, &record.taken));
+            match blocked.map_or_else(|| meta::compose(record, &put.jpeg).map_err(|e| e.to_string()), Err) {
                 Ok(made) => ready.push((put, answer, seq, made)),
-                Err(e) => {
-                    answer(Err(PutError::Unusable(e.to_string())));
-                }
+                Err(why) => answer(Err(PutError::Unusable(why))),
             }
         }
         if ready.is_empty() {

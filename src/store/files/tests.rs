@@ -522,6 +522,9 @@ impl Files for Sim {
         let inner = self.0.borrow();
         inner.live.find(path).is_some_and(|ino| matches!(inner.live.0[&ino], Node::Dir(_)))
     }
+    fn in_the_way(&self, dir: &Path) -> bool {
+        self.is_file(dir)
+    }
     fn is_file(&self, path: &Path) -> bool {
         let inner = self.0.borrow();
         inner.live.find(path).is_some_and(|ino| !matches!(inner.live.0[&ino], Node::Dir(_)))
