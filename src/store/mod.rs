@@ -52,7 +52,7 @@ pub use fsck::{Progress, Rebuilt, Trouble as FsckTrouble, fsck, rebuild, rebuild
 pub use handover::{Configure, Put, PutError, Stored};
 pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
-pub use ledger::SlotRun;
+pub use ledger::{SlotRun, same_slot_ms};
 pub use recover::{OpenError, Place, random_u64};
 
 use crate::clock::{Clock, Reading};
