@@ -51,6 +51,9 @@ pub const RANGE_ROWS_MAX: u64 = 100_000;
 pub const DAYS_KEPT: i32 = 1_100;
 /// Pictures that the hub is asked about with one message.
 pub const ASK_MAX: usize = 256;
+/// Numbers that one such message may span: the hub answers with all it has of them, and where few pictures were left here by thinning
+/// that could be a year of them.
+pub const ASK_SPAN_MAX: u64 = 4_096;
 /// Largest picture accepted from any source.
 pub const PICTURE_BYTES_MAX: usize = 32 << 20;
 /// Default of `max_pixels`, checked from headers before anything is allocated (8K UHD).
