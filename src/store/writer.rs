@@ -82,6 +82,8 @@ pub struct Writer {
     /// Space is held back so that the index can record why, when nothing else fits. Once it was given free, pictures wait
     /// until there is room for it again: they must not eat what the index needs.
     pub reserved: bool,
+    /// The index was lost, and the agent has not put on record yet what it knew: its first flush says that it has.
+    pub unaccounted: bool,
     /// Pictures of a lost index that are still to come back.
     pub rebuild: Option<Rebuild>,
     /// Bytes and flushes, day by day.
@@ -138,7 +140,12 @@ impl Writer {
                         }
                         self.ride(item);
                     }
-                    Work::Flush(answer) => flush.push(answer),
+                    Work::Flush(answer) => {
+                        if std::mem::take(&mut self.unaccounted) {
+                            self.riders.run = Some(RunState::Running { boot: self.boot });
+                        }
+                        flush.push(answer);
+                    }
                     Work::Stop(answer) => {
                         self.riders.run = Some(RunState::Stopped { boot: self.boot });
                         stop = Some(answer);
@@ -312,6 +319,7 @@ impl Writer {
             || !change.wanted.is_empty()
             || !change.answered.is_empty()
             || !change.erased.is_empty();
+        let next_gap = self.counters.next_gap;
         if !change.is_empty() {
             self.count_written(now);
             change.written = self.written.rows().to_vec();
@@ -323,6 +331,8 @@ impl Writer {
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
         }
         self.due_ms = None;
+        // Tombstones too are to be sent.
+        let told = told || self.counters.next_gap != next_gap;
         self.count_written(now);
         self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);
