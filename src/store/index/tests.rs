@@ -381,7 +381,7 @@ fn campaign(seed: u64, crashes: usize, answer: Answer) -> Result<Counts, String>
 #[cfg(not(redb_4_1))]
 mod ledger {
     use super::*;
-    use crate::model::{OUTCOME_ROWS_MAX, RANGE_ROWS_MAX, ScheduleId};
+    use crate::model::{ASK_SPAN_MAX, OUTCOME_ROWS_MAX, RANGE_ROWS_MAX, ScheduleId};
     use redb::ReadableTableMetadata;
 
     const DAY_MS: u64 = 86_400_000;
@@ -489,6 +489,20 @@ mod ledger {
         assert_eq!((all["outcomes"].len(), all["ranges"].len(), all["days"].len()), (0, 1, 30));
         assert_eq!(index.outcomes(&schedule, 1, 0, u64::MAX).unwrap().len(), 8_640);
         assert_eq!(index.days(29).unwrap()[0].3["failed: timeout"], 288);
+    }
+
+    /// The hub answers with all it has between two numbers: of an archive that was thinned out that may be a year.
+    #[test]
+    fn a_question_to_the_hub_spans_no_more_numbers_than_it_can_answer() {
+        let index = Index::in_memory().unwrap();
+        let txn = index.begin().unwrap();
+        let keys = [1, 2, ASK_SPAN_MAX, ASK_SPAN_MAX + 1, u64::MAX].map(|seq| (7, seq));
+        for key in keys {
+            txn.open_table(tables::ASK).unwrap().insert(key, ()).unwrap();
+        }
+        txn.commit().unwrap();
+        assert_eq!(index.to_ask(256).unwrap(), Some((keys[0], keys[2])));
+        assert_eq!(index.to_ask(2).unwrap(), Some((keys[0], keys[1])));
     }
 
     /// A new schedule must not pay for those that have filled the tables.
