@@ -78,6 +78,13 @@ impl<F: Files> Blobs<F> {
         Ok(blobs)
     }
 
+    /// Makes the directories that a picture needs.
+    /// # Errors
+    /// `AlreadyExists`: a link or a file stands in the way of one. Anything else is what [`Self::write`] would meet.
+    pub fn make_way(&mut self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |dir| self.make_dirs(dir))
+    }
+
     /// Writes a group so that every picture of it survives a power cut from the return on.
     /// # Errors
     /// Nothing of the group may be believed to be stored; the files it made are removed as far as possible.

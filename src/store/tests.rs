@@ -328,6 +328,17 @@ fn reasons_gather_in_one_message_until_somebody_has_seen_it() {
 }
 
 #[test]
+fn a_link_in_the_place_of_one_cameras_directory_stops_no_other_camera() {
+    let (dir, clock) = (Dir::new("way"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    std::os::unix::fs::symlink("/tmp", dir.0.join("snapshots/gate")).unwrap();
+    let refused = store.put(picture(1, 1_000)).unwrap_err();
+    assert!(matches!(&refused, PutError::Unusable(why) if why.contains("snapshots/gate/0")), "{refused}");
+    store.put(Put { camera: "yard".parse().unwrap(), ..picture(2, 2_000) }).unwrap();
+    assert_eq!((store.totals().0, store.fault().borrow().clone()), (1, None));
+}
+
+#[test]
 fn a_damaged_file_is_never_sent_and_leaves_a_tombstone() {
     let (dir, clock) = (Dir::new("corrupt"), clock(10_000));
     let (store, _) = dir.open(&clock);

@@ -26,6 +26,7 @@ use crate::model::{BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_M
 use crate::protocol::{GapRange, Record, Written, WrittenFor};
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
@@ -370,7 +371,22 @@ impl Writer {
             self.counters.next_seq += 1;
             let record = self.record(&put, seq, now);
             match meta::compose(record, &put.jpeg) {
-                Ok(made) => ready.push((put, answer, seq, made)),
+                Ok(made) => {
+                    let path = path_of(&put.camera, seq, &made.record.taken);
+                    match self.blobs.make_way(&path) {
+                        // One camera's directory must not stop all the others.
+                        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                            let dir = self.dir.join(path).with_file_name("");
+                            answer(Err(PutError::Unusable(format!("something that is no directory is in the way of {}", dir.display()))));
+                            continue;
+                        }
+                        // Writing finds that again.
+                        Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                            return Err(format!("a picture cannot be written: {e}"));
+                        }
+                        _ => ready.push((put, answer, seq, made)),
+                    }
+                }
                 Err(e) => {
                     answer(Err(PutError::Unusable(e.to_string())));
                 }
