@@ -222,7 +222,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = succeeds("umount", &[&self.at.display().to_string()]);
+        // The last writer may still hold a file of it: it goes when that does.
+        let _ = succeeds("umount", &["-l", &self.at.display().to_string()]);
         let _ = std::fs::remove_file(&self.image);
     }
 }

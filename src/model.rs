@@ -45,10 +45,15 @@ pub const TIME_MAX_MS: u64 = 1 << 48;
 /// Slots with a row of their own in the ledger: a year of eight five-minute cameras, 60 MB of index. The oldest go first; the days
 /// keep what they sum up to.
 pub const OUTCOME_ROWS_MAX: u64 = 1_000_000;
+/// Ranges of slots that ended alike, 15 MB of index.
+pub const RANGE_ROWS_MAX: u64 = 100_000;
 /// Days of which the ledger keeps the sums.
 pub const DAYS_KEPT: i32 = 1_100;
 /// Pictures that the hub is asked about with one message.
 pub const ASK_MAX: usize = 256;
+/// Numbers that one such message may span: the hub answers with all it has of them, and where few pictures were left here by thinning
+/// that could be a year of them.
+pub const ASK_SPAN_MAX: u64 = 4_096;
 /// Largest picture accepted from any source.
 pub const PICTURE_BYTES_MAX: usize = 32 << 20;
 /// Default of `max_pixels`, checked from headers before anything is allocated (8K UHD).

@@ -4,7 +4,7 @@ use crate::clock::Reading;
 use crate::model::{BootNo, Off, Outcome, ScheduleId};
 use crate::protocol::{GapRange, Instant};
 use crate::schedule::{Align, Grid, Memory, Run};
-use crate::store::{Past, Query, RunState, SlotRun, Store};
+use crate::store::{Past, Query, RunState, SlotRun, Store, same_slot_ms};
 
 /// What is known of the time in which no agent worked.
 pub struct Account<'a> {
@@ -54,7 +54,7 @@ impl Account<'_> {
         let outcome = Outcome::Off { reason: self.before };
         // Slots behind the cursor may have an outcome: an adopted picture, or one that settled before an earlier slot did.
         let known = self.store.outcomes(schedule, memory.boot, memory.settled_ms + 1, u64::MAX).unwrap_or_default();
-        let last_ms = known.last().map_or(memory.settled_ms, |(due_ms, _)| *due_ms);
+        let last_ms = known.last().map_or(memory.settled_ms, |(due_ms, _)| due_ms + same_slot_ms(memory.period_ms));
         if let Some(run) = memory.run_between(memory.settled_ms, last_ms) {
             self.store.run_without(slot_run(schedule, memory.boot, run), outcome.clone());
         }
@@ -99,3 +99,6 @@ pub fn slot_run(schedule: &ScheduleId, boot: BootNo, run: Run) -> SlotRun {
     let Run { first_due_ms, first_plan_ms, period_ms, count } = run;
     SlotRun { schedule: schedule.clone(), boot, first_due_ms, first_plan_ms, period_ms, count }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! - **One change-over.** Until the clock is trusted the grid counts from boot. The first trusted reading of a boot binds
 //!   it to the clock, and it stays bound to the latest trusted offset even if the trust is lost. An offset that moves
 //!   by more than [`STEP_MS`] begins a new grid; a smaller move is followed, from the first slot that it does not push
-//!   into the past.
+//!   into the past. Less than [`NOISE_MS`] is no move: slots stay evenly apart, and what ends them alike is one range.
 //!
 //! Path not taken: `now + period`, which drifts by every delay; the tests hold the checker against it.
 
@@ -22,6 +22,9 @@ use crate::model::BootNo;
 
 /// A larger move of the offset is somebody setting the clock, not the kernel steering it.
 pub const STEP_MS: u64 = 1_000;
+/// Two clocks read one after the other, in whole milliseconds, differ by one now and then, and by more on a busy board. The kernel
+/// steers both of them alike.
+pub const NOISE_MS: u64 = 20;
 /// A trusted clock that is further back than this behind the last plan is believed: or one false date in the future
 /// would silence a schedule for years.
 pub const BACK_TOLERATED_MS: i64 = 60_000;
@@ -122,6 +125,7 @@ impl Planner {
             Align::Clock => memory.offset_ms,
         };
         match (memory.offset_ms, offset_ms) {
+            (Some(held), Some(seen)) if !reconfigured && held.abs_diff(seen) <= NOISE_MS => {}
             (Some(held), Some(seen)) if !reconfigured && held.abs_diff(seen) <= STEP_MS.min(period_ms / 2) => {
                 // Followed only if the slot that is next keeps its place: a move must neither push it into the past, where
                 // nobody would take it, nor too close to the one before.

@@ -310,6 +310,27 @@ fn nothing_drifts_in_thirty_days() {
     }
 }
 
+/// In whole milliseconds the difference of two clocks that run alike is one or the other of two numbers.
+#[test]
+fn slots_stay_evenly_apart_while_the_clocks_differ_by_a_millisecond_now_and_then() {
+    let mut world = World::new(right, Grid { period_ms: 5 * MINUTE_MS, phase_ms: 123, align: Align::Clock });
+    world.play(Event::Trust(true));
+    let dues: Vec<u64> = (0..1_000)
+        .map(|i| {
+            world.offset_ms = WALL_MS + i64::from(i % 4 == 0);
+            world.now_ms = world.ask().due_ms;
+            world.fire(world.handed.unwrap());
+            world.now_ms
+        })
+        .collect();
+    let uneven = dues.windows(2).filter(|pair| pair[1] - pair[0] != 5 * MINUTE_MS).count();
+    assert_eq!((uneven, world.broken.len()), (0, 0), "{:?}", world.broken);
+    // A move that is none of reading them is followed all the same.
+    world.offset_ms = WALL_MS + 50;
+    let due = world.ask();
+    assert_eq!(due.plan_ms, Some(due.due_ms as i64 + world.offset_ms));
+}
+
 /// Deliberately wrong: the next slot is one period after the present.
 struct Drifts {
     period_ms: u64,

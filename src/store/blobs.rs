@@ -204,16 +204,23 @@ impl<F: Files> Blobs<F> {
 
     fn all_buckets(&self) -> io::Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
-        for camera in self.dirs(Path::new(SNAPSHOTS))? {
+        for camera in self.cameras()? {
             found.extend(self.dirs(&camera)?.iter().filter_map(|bucket| bucket.file_name()?.to_str()?.parse::<u64>().ok()));
         }
+        Ok(found)
+    }
+
+    /// The directories of cameras. Others, such as a `lost+found` that only root may read, are not ours to look into.
+    fn cameras(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = self.dirs(Path::new(SNAPSHOTS))?;
+        found.retain(|dir| dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<CameraId>().is_ok()));
         Ok(found)
     }
 
     /// The files of one bucket, of all cameras, ascending: (number, path).
     pub fn in_bucket(&self, bucket: u64) -> io::Result<Vec<(Seq, PathBuf)>> {
         let mut found = Vec::new();
-        let dirs = self.dirs(Path::new(SNAPSHOTS))?.into_iter().map(|camera| camera.join(bucket.to_string()));
+        let dirs = self.cameras()?.into_iter().map(|camera| camera.join(bucket.to_string()));
         for dir in dirs.filter(|dir| self.files.is_dir(dir)) {
             for file in self.files.list(&dir)? {
                 let seq = file.file_name().and_then(|n| n.to_str()).and_then(seq_of).filter(|seq| seq.0 / BUCKET == bucket);

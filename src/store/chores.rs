@@ -181,7 +181,8 @@ impl Writer {
     pub fn committed(&mut self, change: &Change) -> Result<(), String> {
         let unhubbed = change.snaps.iter().filter(|(_, snap)| snap.state == SnapState::Acknowledged).map(|(key, _)| *key);
         let unpinned = change.pins.iter().filter(|(_, pin)| !pin).map(|(key, _)| *key);
-        if let Some(oldest) = change.acks.iter().map(|(key, _)| *key).chain(unhubbed).chain(unpinned).min() {
+        let damaged = change.corrupt.iter().map(|(key, _)| *key);
+        if let Some(oldest) = change.acks.iter().map(|(key, _)| *key).chain(unhubbed).chain(unpinned).chain(damaged).min() {
             self.keeper.by_time.freed(oldest);
         }
         if !(change.pins.is_empty() && change.erased.is_empty()) {

@@ -78,11 +78,17 @@ impl SlotRun {
     }
 }
 
+/// A grid bound to the clock follows its offset, which moves by a millisecond whenever two clocks are read one after the other, and
+/// by more where the kernel steers: due times so close to each other are one slot. Two slots are at least half a period apart.
+pub fn same_slot_ms(period_ms: u64) -> u64 {
+    (period_ms.saturating_sub(1) / 2).min(1_000)
+}
+
 /// The parts of a run that have no outcome yet, as ranges with this one. `settled` holds the due times that have one, ascending.
 pub fn ranges_without(run: &SlotRun, settled: &[u64], outcome: &Outcome) -> Vec<GapRange> {
     let mut ranges = Vec::new();
     let mut start = 0;
-    let taken = settled.iter().filter(|due| **due >= run.first_due_ms).map(|due| (due - run.first_due_ms) / run.period_ms);
+    let taken = settled.iter().filter_map(|due| Some((due + same_slot_ms(run.period_ms)).checked_sub(run.first_due_ms)? / run.period_ms));
     for index in taken.chain([run.count]) {
         let index = index.min(run.count);
         if index > start {
@@ -145,5 +151,7 @@ mod tests {
         assert_eq!(counted(&[100, 120]), [(110, 110, 1), (130, 140, 2)]);
         assert_eq!(counted(&[100, 110, 120, 130, 140]), []);
         assert_eq!(counted(&[140]), [(100, 130, 4)]);
+        assert_eq!(counted(&[99, 121]), [(110, 110, 1), (130, 140, 2)], "the clock's offset has moved by a millisecond");
+        assert_eq!(counted(&[95]), [(100, 140, 5)], "half a period before the first is another slot");
     }
 }

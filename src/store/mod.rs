@@ -52,7 +52,7 @@ pub use fsck::{Progress, Rebuilt, Trouble as FsckTrouble, fsck, rebuild, rebuild
 pub use handover::{Configure, Put, PutError, Stored};
 pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
-pub use ledger::SlotRun;
+pub use ledger::{SlotRun, same_slot_ms};
 pub use recover::{OpenError, Place, random_u64};
 
 use crate::clock::{Clock, Reading};
@@ -179,6 +179,7 @@ impl Store {
             due_ms: None,
             keeper,
             reserved: opened.reserved,
+            unaccounted: opened.rebuilt,
             rebuild: opened.rebuild,
             written,
         };
@@ -435,7 +436,12 @@ impl Store {
 
     /// Pictures, newest first.
     pub fn list(&self, query: &Query, before: Option<SnapshotId>) -> Result<Vec<(SnapshotId, SnapRow)>, StoreError> {
-        let query = Query { before: before.and_then(|id| self.key(id)), ..query.clone() };
+        let place = before.and_then(|id| self.key(id));
+        if place.is_none() && before.is_some() {
+            // Not the first page: whoever turns pages would never come to an end.
+            return Ok(Vec::new());
+        }
+        let query = Query { before: place, ..query.clone() };
         let rows = self.shared.index.list(&query)?;
         let seen = self.shared.seen();
         Ok(rows.into_iter().filter_map(|(key, row)| Some((seen.id(key)?, row))).collect())

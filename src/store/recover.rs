@@ -179,7 +179,8 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
     let first_boot = newest_boot.map_or(1, |boot| boot + 1);
     let boot = this_boot(&mut boots, boot_id, first_boot, now);
     change.boot = boots.get(&boot).map(|b| (boot, b.clone()));
-    change.run = aside.is_none().then_some(RunState::Running { boot });
+    // After a lost index it is no run before the agent has put on record what is missing: a crash in between must not hide that.
+    change.run = (aside.is_none() && !rebuilt).then_some(RunState::Running { boot });
     if matches!(last_run, Some(RunState::Running { .. })) {
         counters.next_seq += SKIPPED_AFTER_CRASH;
     }

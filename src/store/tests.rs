@@ -201,7 +201,12 @@ fn a_rebuild_that_was_cut_short_goes_on_and_loses_no_picture() {
         assert_eq!(dir.files("quarantine").len(), 0);
         drop(store);
         let (store, past) = reopen(&dir, &clock);
+        assert!(past.rebuilt && store.pending_totals().0 == 3, "nobody has put on record yet what the index knew");
+        block(store.flush()).unwrap();
+        drop(store);
+        let (store, past) = reopen(&dir, &clock);
         assert!(!past.rebuilt && store.pending_totals().0 == 3, "done once");
+        assert_eq!(past.last_run, Some(RunState::Running { boot: past.boot }));
         drop(store);
     }
 }
@@ -331,8 +336,11 @@ fn a_damaged_file_is_never_sent_and_leaves_a_tombstone() {
     let last = bytes.len() - 10;
     bytes[last] ^= 1;
     std::fs::write(&stored.path, bytes).unwrap();
+    let mut news = store.news();
+    news.mark_unchanged();
     assert!(store.read_picture(stored.id).unwrap().is_none());
     block(store.flush()).unwrap();
+    assert!(news.has_changed().unwrap(), "the tombstone waits for no other news");
     assert_eq!(store.pending_totals().0, 0);
     assert_eq!(store.snap(stored.id).unwrap().unwrap().state, SnapState::Corrupt);
     let gap = String::from_utf8(store.gaps_after(0, 1).unwrap()[0].1.clone()).unwrap();

@@ -16,7 +16,7 @@ use super::blobs::{Blob, Blobs, WriteError};
 use super::chores::Keeper;
 use super::handover::{Configure, Put, PutError, Shared, Stored};
 use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState};
-use super::ledger::{Ledger, SlotRun, ranges_without};
+use super::ledger::{Ledger, SlotRun, ranges_without, same_slot_ms};
 use super::path::path_of;
 use super::recover;
 use super::written::Days;
@@ -82,6 +82,8 @@ pub struct Writer {
     /// Space is held back so that the index can record why, when nothing else fits. Once it was given free, pictures wait
     /// until there is room for it again: they must not eat what the index needs.
     pub reserved: bool,
+    /// The index was lost, and the agent has not put on record yet what it knew: its first flush says that it has.
+    pub unaccounted: bool,
     /// Pictures of a lost index that are still to come back.
     pub rebuild: Option<Rebuild>,
     /// Bytes and flushes, day by day.
@@ -138,7 +140,12 @@ impl Writer {
                         }
                         self.ride(item);
                     }
-                    Work::Flush(answer) => flush.push(answer),
+                    Work::Flush(answer) => {
+                        if std::mem::take(&mut self.unaccounted) {
+                            self.riders.run = Some(RunState::Running { boot: self.boot });
+                        }
+                        flush.push(answer);
+                    }
                     Work::Stop(answer) => {
                         self.riders.run = Some(RunState::Stopped { boot: self.boot });
                         stop = Some(answer);
@@ -218,7 +225,9 @@ impl Writer {
                 if self.riders.outcomes.len() >= crate::model::GAP_ITEMS_MAX { 0 } else { OUTCOMES_WAIT_MS }
             }
             Work::Run(run, outcome) => {
-                let known = self.shared.index.outcomes(&run.schedule, run.boot, run.first_due_ms, run.last_due_ms());
+                let near_ms = same_slot_ms(run.period_ms);
+                let (from, to) = (run.first_due_ms.saturating_sub(near_ms), run.last_due_ms() + near_ms);
+                let known = self.shared.index.outcomes(&run.schedule, run.boot, from, to);
                 let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
                 self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
                 OUTCOMES_WAIT_MS
@@ -310,6 +319,7 @@ impl Writer {
             || !change.wanted.is_empty()
             || !change.answered.is_empty()
             || !change.erased.is_empty();
+        let next_gap = self.counters.next_gap;
         if !change.is_empty() {
             self.count_written(now);
             change.written = self.written.rows().to_vec();
@@ -321,6 +331,8 @@ impl Writer {
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
         }
         self.due_ms = None;
+        // Tombstones too are to be sent.
+        let told = told || self.counters.next_gap != next_gap;
         self.count_written(now);
         self.shared.seen().stores.extend(change.old_stores.iter().copied());
         self.shared.committed(&self.counters, &acked, told);

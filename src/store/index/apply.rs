@@ -99,7 +99,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
         }
     }
     if change.gaps_acked > 0 {
-        txn.open_table(GAPS)?.retain(|no, _| no > change.gaps_acked)?;
+        txn.open_table(GAPS)?.retain_in(..=change.gaps_acked, |_, _| false)?;
     }
     Ok(())
 }

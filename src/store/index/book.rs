@@ -2,11 +2,12 @@
 //!
 //! A slot has one outcome: a row of its own, or a place in a range. Slots that end one after the other in the same way become one
 //! range, so a camera that is dead for a month costs a row and not ten thousand. Captured slots keep rows of their own, up to
-//! [`OUTCOME_ROWS_MAX`]; beyond that the oldest of the schedule go. What they sum up to stays, in the days.
+//! [`OUTCOME_ROWS_MAX`]; beyond that the oldest go, whosever they are, and so do the oldest of [`RANGE_ROWS_MAX`] ranges. What they sum
+//! up to stays, in the days.
 
 use super::rows::{BootRow, bytes, row};
 use super::tables::{BOOTS, DAYS, DayKey, OUTCOMES, RANGES};
-use crate::model::{BootNo, DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, Slot, SnapshotId, Stamp};
+use crate::model::{BootNo, DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, RANGE_ROWS_MAX, Slot, SnapshotId, Stamp};
 use crate::protocol::{GapRange, Instant, UNKNOWN};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use std::collections::BTreeMap;
@@ -92,7 +93,7 @@ impl<'t> Book<'t> {
                 let from = Instant { boot: slot.boot, due_ms, wall_ms: plan_ms };
                 let both = GapRange { schedule: slot.schedule.clone(), from, to: here, outcome: before, count: Some(2) };
                 self.outcomes.remove((name, slot.boot, due_ms))?;
-                self.ranges.insert((name, slot.boot, due_ms), bytes(&both)?.as_slice())?;
+                self.insert_range(&both)?;
                 Ok(News::Joined)
             }
             _ => self.insert(slot, outcome).map(|()| News::New),
@@ -102,8 +103,7 @@ impl<'t> Book<'t> {
     /// Slots that nobody could serve.
     pub fn range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
         self.count_range(range)?;
-        self.ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
-        Ok(())
+        self.insert_range(range)
     }
 
     /// Counts all that is on record: an index of the first format has no days.
@@ -157,13 +157,13 @@ impl<'t> Book<'t> {
     fn insert(&mut self, slot: &Slot, outcome: &Outcome) -> Result<(), redb::Error> {
         let name = slot.schedule.as_str();
         self.outcomes.insert((name, slot.boot, slot.due_ms), bytes(outcome)?.as_slice())?;
-        if self.outcomes.len()? > OUTCOME_ROWS_MAX {
-            let first = self.outcomes.range((name, 0, 0)..=(name, u32::MAX, u64::MAX))?.next().transpose()?;
-            if let Some((boot, due_ms)) = first.map(|(k, _)| (k.value().1, k.value().2)) {
-                self.outcomes.remove((name, boot, due_ms))?;
-            }
-        }
-        Ok(())
+        keep_newest(&mut self.outcomes, OUTCOME_ROWS_MAX)
+    }
+
+    /// Slots that fail two by two, between pictures, make a range each: these have a bound too.
+    fn insert_range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
+        self.ranges.insert((range.schedule.as_str(), range.from.boot, range.from.due_ms), bytes(range)?.as_slice())?;
+        keep_newest(&mut self.ranges, RANGE_ROWS_MAX)
     }
 
     fn known(&self, slot: &Slot) -> Result<Option<Outcome>, redb::Error> {
@@ -220,6 +220,26 @@ impl<'t> Book<'t> {
         }
         Ok(())
     }
+}
+
+/// Makes room for one more row by taking the oldest, of whatever schedule: a new schedule must not pay for those that filled the table.
+fn keep_newest(table: &mut Table<(&'static str, u32, u64), &'static [u8]>, most: u64) -> Result<(), redb::Error> {
+    if table.len()? <= most {
+        return Ok(());
+    }
+    let mut oldest: Option<(BootNo, u64, String)> = None;
+    let mut next = table.first()?.map(|(key, _)| key.value().0.to_owned()).map(|name| (name, 0, 0));
+    while let Some((name, boot, due_ms)) = next {
+        let Some((key, _)) = table.range((name.as_str(), boot, due_ms)..)?.next().transpose()? else { break };
+        let (name, boot, due_ms) = key.value();
+        let first = (boot, due_ms, name.to_owned());
+        next = Some((name.to_owned(), u32::MAX, u64::MAX));
+        oldest = Some(oldest.map_or(first.clone(), |oldest| oldest.min(first)));
+    }
+    if let Some((boot, due_ms, name)) = oldest {
+        table.remove((name.as_str(), boot, due_ms))?;
+    }
+    Ok(())
 }
 
 /// The distance of a range's slots, if they stand evenly in one boot.

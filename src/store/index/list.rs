@@ -94,6 +94,10 @@ impl Index {
             for entry in txn.open_table(OUTCOMES)?.range((name, 0, 0)..=(name, u32::MAX, u64::MAX))?.rev() {
                 let Outcome::Captured { id, .. } = row(entry?.1.value())? else { continue };
                 let Some(key) = ords.get(&id.store).map(|ord| (*ord, id.seq.0)) else { continue };
+                // One picture may have served two slots of the schedule.
+                if page.found.last().is_some_and(|(last, _)| *last == key) {
+                    continue;
+                }
                 if key < oldest || (key < end && !page.take(key)?) {
                     break;
                 }

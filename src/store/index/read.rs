@@ -6,7 +6,7 @@ use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
     ASK, BOOTS, BY_CAMERA, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES, SNAPS, STORES,
 };
-use crate::model::{BootNo, CameraId, Outcome, ScheduleId, StoreId};
+use crate::model::{ASK_SPAN_MAX, BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
 use crate::store::path::is_ours;
 use redb::ReadableTable;
@@ -86,7 +86,7 @@ impl Index {
         let ask = txn.open_table(ASK)?;
         let Some(first) = ask.first()?.map(|(key, _)| key.value()) else { return Ok(None) };
         let mut last = first;
-        for entry in ask.range(first..=(first.0, u64::MAX))?.take(limit) {
+        for entry in ask.range(first..(first.0, first.1.saturating_add(ASK_SPAN_MAX)))?.take(limit) {
             last = entry?.0.value();
         }
         Ok(Some((first, last)))

@@ -381,7 +381,8 @@ fn campaign(seed: u64, crashes: usize, answer: Answer) -> Result<Counts, String>
 #[cfg(not(redb_4_1))]
 mod ledger {
     use super::*;
-    use crate::model::ScheduleId;
+    use crate::model::{ASK_SPAN_MAX, OUTCOME_ROWS_MAX, RANGE_ROWS_MAX, ScheduleId};
+    use redb::ReadableTableMetadata;
 
     const DAY_MS: u64 = 86_400_000;
 
@@ -488,6 +489,63 @@ mod ledger {
         assert_eq!((all["outcomes"].len(), all["ranges"].len(), all["days"].len()), (0, 1, 30));
         assert_eq!(index.outcomes(&schedule, 1, 0, u64::MAX).unwrap().len(), 8_640);
         assert_eq!(index.days(29).unwrap()[0].3["failed: timeout"], 288);
+    }
+
+    /// The hub answers with all it has between two numbers: of an archive that was thinned out that may be a year.
+    #[test]
+    fn a_question_to_the_hub_spans_no_more_numbers_than_it_can_answer() {
+        let index = Index::in_memory().unwrap();
+        let txn = index.begin().unwrap();
+        let keys = [1, 2, ASK_SPAN_MAX, ASK_SPAN_MAX + 1, u64::MAX].map(|seq| (7, seq));
+        for key in keys {
+            txn.open_table(tables::ASK).unwrap().insert(key, ()).unwrap();
+        }
+        txn.commit().unwrap();
+        assert_eq!(index.to_ask(256).unwrap(), Some((keys[0], keys[2])));
+        assert_eq!(index.to_ask(2).unwrap(), Some((keys[0], keys[1])));
+    }
+
+    /// A new schedule must not pay for those that have filled the tables.
+    #[test]
+    fn a_full_ledger_forgets_the_oldest_and_not_the_newcomer() {
+        let index = Index::in_memory().unwrap();
+        let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+        let slot = |name: &str, boot, due_ms| Slot { schedule: name.parse().unwrap(), boot, due_ms, plan_ms: None };
+        let off = Outcome::Off { reason: Off::Crash };
+        let range = |name: &str, boot, due_ms| {
+            let at = |due_ms| Instant { boot, due_ms, wall_ms: None };
+            let (from, to) = (at(due_ms), at(due_ms + 1));
+            GapRange { schedule: name.parse().unwrap(), from, to, outcome: off.clone(), count: Some(2) }
+        };
+        let txn = index.begin().unwrap();
+        {
+            let bytes = postcard::to_stdvec(&off).unwrap();
+            let mut outcomes = txn.open_table(tables::OUTCOMES).unwrap();
+            (0..OUTCOME_ROWS_MAX).for_each(|n| drop(outcomes.insert((["fast", "slow"][n as usize % 2], 1, n), bytes.as_slice()).unwrap()));
+            let mut ranges = txn.open_table(tables::RANGES).unwrap();
+            for n in 0..RANGE_ROWS_MAX {
+                let bytes = postcard::to_stdvec(&range("fast", 1, n * 10)).unwrap();
+                ranges.insert(("fast", 1, n * 10), bytes.as_slice()).unwrap();
+            }
+        }
+        txn.commit().unwrap();
+        for n in 0..3 {
+            commit(&index, &mut counters, vec![], Some((n + 1, slot("new", 2, n * 1_000))));
+            let ranges = vec![range("new", 2, 500 + n * 1_000)];
+            index.commit(&Change { ranges, ..Change::default() }, &mut counters, false).unwrap();
+        }
+        let new: Vec<_> =
+            index.outcomes(&"new".parse().unwrap(), 2, 0, u64::MAX).unwrap().into_iter().map(|(due, o)| (due, o.label())).collect();
+        let captured = new.iter().filter(|(due, label)| due % 1_000 == 0 && label == "captured").count();
+        assert_eq!((captured, new.len()), (3, 9), "{new:?}");
+        let txn = index.read().unwrap();
+        let (outcomes, ranges) = (txn.open_table(tables::OUTCOMES).unwrap(), txn.open_table(tables::RANGES).unwrap());
+        assert_eq!((outcomes.len().unwrap(), ranges.len().unwrap()), (OUTCOME_ROWS_MAX, RANGE_ROWS_MAX));
+        for (name, due_ms) in [("fast", 0), ("slow", 1), ("fast", 2)] {
+            assert!(outcomes.get((name, 1, due_ms)).unwrap().is_none(), "{name} {due_ms} was the oldest");
+        }
+        assert!(outcomes.get(("slow", 1, 3)).unwrap().is_some() && ranges.get(("fast", 1, 30)).unwrap().is_some());
+        assert!(ranges.get(("fast", 1, 20)).unwrap().is_none());
     }
 }
 

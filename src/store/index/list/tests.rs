@@ -25,13 +25,15 @@ fn archive(count: u64) -> (Index, Vec<(Key, SnapRow)>) {
             quality: if saved { Quality::Saved } else { Quality::Ntp },
             uncertainty_ms: None,
         };
-        let slot = Slot { schedule: format!("{name}-10m").parse().unwrap(), boot: 1, due_ms: taken.boottime_ms, plan_ms: None };
+        let slot = |due_ms| Slot { schedule: format!("{name}-10m").parse().unwrap(), boot: 1, due_ms, plan_ms: None };
+        // Now and then one that waited for the camera is served by the same picture.
+        let slots = (0..=u64::from(seq % 10 == 1)).map(|early| slot(taken.boottime_ms - early)).collect();
         let snap = SnapRow {
             camera: name.parse().unwrap(),
             bytes: 1,
             hash8: Hash8(seq),
             taken,
-            slots: vec![slot],
+            slots,
             width: 1,
             height: 1,
             source: "pattern".into(),
