@@ -129,12 +129,12 @@ fn configure(dir: &Path, count: Option<u64>) -> Result<PathBuf, Error> {
 
 /// The tables that grow with the number of pictures, as the agent leaves them when all are acknowledged.
 fn fill(data: &Path, rows: u64, now_ms: i64) -> Result<(), Error> {
-    const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+    /// Days (part 1) and values (part 3).
+    const STATE: TableDefinition<(u8, u32, u64, &str), &[u8]> = TableDefinition::new("state");
     const SNAPS: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("snapshots");
     const BY_CAMERA: TableDefinition<(&str, u32, u64), ()> = TableDefinition::new("by_camera");
     const FREE: TableDefinition<(&str, u32, u64), u64> = TableDefinition::new("acknowledged");
     const OUTCOMES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("outcomes");
-    const DAYS: TableDefinition<(&str, u8, i32), &[u8]> = TableDefinition::new("days");
     const BOOTS: TableDefinition<u32, &[u8]> = TableDefinition::new("boots");
 
     let place = Place { dir: data.to_owned(), board: shutterd::config::board_serial().unwrap_or_default(), hub: false };
@@ -152,7 +152,7 @@ fn fill(data: &Path, rows: u64, now_ms: i64) -> Result<(), Error> {
         let txn = db.begin_write()?;
         {
             let (mut snaps, mut by_camera, mut free) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?, txn.open_table(FREE)?);
-            let (mut outcomes, mut days) = (txn.open_table(OUTCOMES)?, txn.open_table(DAYS)?);
+            let (mut outcomes, mut days) = (txn.open_table(OUTCOMES)?, txn.open_table(STATE)?);
             for number in chunk {
                 let (seq, due_ms) = (number + 1, number / CAMERAS * PERIOD_MS);
                 let camera = format!("cam-{}", number % CAMERAS);
@@ -181,16 +181,17 @@ fn fill(data: &Path, rows: u64, now_ms: i64) -> Result<(), Error> {
                 let outcome = Outcome::Captured { id: SnapshotId { store: id, seq: Seq(seq) }, late_ms: 40 };
                 outcomes.insert((schedule.as_str(), OLD_BOOT, due_ms), row(&outcome)?.as_slice())?;
                 let day = BTreeMap::from([("captured".to_owned(), 288_u64)]);
-                days.insert((schedule.as_str(), 0, wall_ms.div_euclid(86_400_000) as i32), row(&day)?.as_slice())?;
+                let no = (wall_ms.div_euclid(86_400_000) as i32).abs_diff(i32::MIN);
+                days.insert((1, 0, no.into(), schedule.as_str()), row(&day)?.as_slice())?;
             }
         }
         txn.commit()?;
     }
     let txn = db.begin_write()?;
     {
-        let mut meta = txn.open_table(META)?;
-        meta.insert("next_seq", row(&(rows + 1))?.as_slice())?;
-        meta.insert("totals", row(&totals)?.as_slice())?;
+        let mut state = txn.open_table(STATE)?;
+        state.insert((3, 0, 0, "next_seq"), row(&(rows + 1))?.as_slice())?;
+        state.insert((3, 0, 0, "totals"), row(&totals)?.as_slice())?;
         let last_ms = rows / CAMERAS * PERIOD_MS;
         let boot = BootRow { boot_id: "the boot before".into(), offset_ms, quality: Quality::Ntp, first_ms: 0, last_ms };
         txn.open_table(BOOTS)?.insert(OLD_BOOT, row(&boot)?.as_slice())?;

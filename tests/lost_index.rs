@@ -112,6 +112,8 @@ fn a_data_directory_of_the_first_version_opens_and_goes_on() {
     assert!(books::pictures(&node.data, &mut complaints).len() >= 12);
     assert_eq!(complaints, [""; 0], "each is whole");
     assert!(agent.stop().0.success());
+    let looked = node.command(&["fsck"]);
+    assert!(looked.status.success(), "its tables agree: {}", String::from_utf8_lossy(&looked.stdout));
     let agent = node.start();
     assert!(!node.data.join("index.redb.old").exists());
     assert!(agent.stop().0.success());

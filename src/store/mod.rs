@@ -138,7 +138,7 @@ impl Store {
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
         let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
-        let written = opened.index.meta("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
+        let written = opened.index.value("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
         let seen = Seen {

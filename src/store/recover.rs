@@ -188,7 +188,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
     let reserved = reserve(dir);
     Ok(Opened {
         cursors: index.cursors().map_err(index_error)?,
-        last_trusted_ms: index.meta("trusted_ms").map_err(index_error)?.unwrap_or(0),
+        last_trusted_ms: index.value("trusted_ms").map_err(index_error)?.unwrap_or(0),
         index,
         blobs,
         counters,
@@ -375,8 +375,8 @@ pub fn load_counters(index: &Index) -> Result<Counters, redb::Error> {
     // Format 1 did not say which one is its own: it was the last.
     let ord = index.meta("ord")?.or(stores.last_key_value().map(|(ord, _)| *ord)).unwrap_or(0);
     let store = stores.get(&ord).copied().unwrap_or(StoreId(0));
-    let [next_seq, next_gap] = [index.meta("next_seq")?.unwrap_or(1), index.meta("next_gap")?.unwrap_or(1)];
-    Ok(Counters { ord, store, next_seq, next_gap, totals: index.meta("totals")?.unwrap_or_default() })
+    let [next_seq, next_gap] = [index.value("next_seq")?.unwrap_or(1), index.value("next_gap")?.unwrap_or(1)];
+    Ok(Counters { ord, store, next_seq, next_gap, totals: index.value("totals")?.unwrap_or_default() })
 }
 
 /// The row of this boot: the newest if it has this boot's name, else a new one.

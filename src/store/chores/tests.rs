@@ -159,7 +159,7 @@ fn an_erasure_that_was_cut_short_ends_after_the_restart() {
     let lock = std::fs::File::open(dir.0.join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let index = Index::open(&dir.0.join("index.redb")).unwrap();
-    let totals = index.meta("totals").unwrap().unwrap();
+    let totals = index.value("totals").unwrap().unwrap();
     let mut counters = Counters { ord: 1, store: id, next_seq, next_gap: 1, totals };
     let mark = Erasure { upto: next_seq - 1, asked_ms: 5, removed: 0, done: false };
     index.commit(&Change { erasures: vec![(camera("gate"), mark)], ..Change::default() }, &mut counters, true).unwrap();

@@ -8,7 +8,8 @@ use crate::model::{DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, Seq, SnapshotId, StoreI
 use crate::protocol::{Gap, GapRange, UNKNOWN};
 use crate::store::findings::Check;
 use crate::store::index::tables::{
-    ASK, BOOTS, BY_CAMERA, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, RANGES, SNAPS,
+    ASK, BOOTS, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PINS, RANGES, SNAPS, STATE, day_of, days_from, part,
+    pending_key, pending_of,
 };
 use crate::store::index::{BootRow, Counters, DayRow, Erasure, Index, SnapRow, SnapState, Totals, known, row, step_of};
 use crate::store::path::{is_ours, path_of};
@@ -57,7 +58,7 @@ impl Rows<'_> {
             check.problem(format!("the present incarnation ({}) has no store id: new pictures would have no name", self.counters.ord));
         }
         for key in ["next_seq", "next_gap"] {
-            if self.index.meta::<u64>(key)?.is_none_or(|next| next == 0) {
+            if self.index.value::<u64>(key)?.is_none_or(|next| next == 0) {
                 check.problem(format!("`{key}` is missing: numbers would be given a second time"));
             }
         }
@@ -71,8 +72,8 @@ impl Rows<'_> {
             }
         }
         // Planner memories are the agent's; here only their keys must be names.
-        for entry in txn.open_table(CURSORS)?.iter()? {
-            let schedule = entry?.0.value().to_owned();
+        for entry in txn.open_table(STATE)?.range(part(CURSORS))? {
+            let schedule = entry?.0.value().3.to_owned();
             if schedule.parse::<crate::model::ScheduleId>().is_err() {
                 check.problem(format!("a planner memory belongs to {schedule:?}, which is no schedule"));
             }
@@ -86,7 +87,7 @@ impl Rows<'_> {
         let mut slots = Check::new("slots with a picture", "all on record as captured");
         let mut sums = Check::new("totals", "as the rows add up");
         let (snaps, by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
-        let (pending, ask, free) = (txn.open_table(PENDING)?, txn.open_table(ASK)?, txn.open_table(FREE)?);
+        let (pending, ask, free) = (txn.open_table(STATE)?, txn.open_table(ASK)?, txn.open_table(FREE)?);
         let (pins, outcomes, ranges) = (txn.open_table(PINS)?, txn.open_table(OUTCOMES)?, txn.open_table(RANGES)?);
         let all_outcomes = outcomes.len()? < OUTCOME_ROWS_MAX;
         let mut totals: BTreeMap<_, Totals> = BTreeMap::new();
@@ -126,7 +127,7 @@ impl Rows<'_> {
             }
             let pinned = pins.get(key)?.is_some();
             let may_go = matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt) && !pinned;
-            if snap.state == SnapState::Pending && pending.get((u8::from(!snap.commanded), ord, seq))?.is_none() {
+            if snap.state == SnapState::Pending && pending.get(pending_key((u8::from(!snap.commanded), ord, seq)))?.is_none() {
                 check.problem(format!("{name} is not among those to be sent, and the hub has not got it: it would never be sent"));
             }
             if snap.state == SnapState::Ask && ask.get(key)?.is_none() {
@@ -173,8 +174,8 @@ impl Rows<'_> {
                 snap((ord, seq))?.is_some_and(|s| s.camera.as_str() == name),
             );
         }
-        for entry in txn.open_table(PENDING)?.iter()? {
-            let (class, ord, seq) = entry?.0.value();
+        for entry in txn.open_table(STATE)?.range(pending_key((0, 0, 0))..)? {
+            let (class, ord, seq) = pending_of(entry?.0.value());
             let belongs = snap((ord, seq))?.is_some_and(|s| s.state == SnapState::Pending && u8::from(!s.commanded) == class);
             judge((ord, seq), "among those to be sent", belongs);
         }
@@ -347,9 +348,11 @@ fn days(txn: &ReadTransaction) -> Found {
     }
     let trimmed = outcomes.len()? >= OUTCOME_ROWS_MAX;
     let mut spans: BTreeMap<String, (i32, i32)> = BTreeMap::new();
-    for entry in txn.open_table(DAYS)?.iter()? {
+    let [unsure, sure] = days_from(i32::MIN);
+    let state = txn.open_table(STATE)?;
+    for entry in state.range(unsure)?.chain(state.range(sure)?) {
         let (key, value) = entry?;
-        let (schedule, _, day) = key.value();
+        let (_, day, schedule) = day_of(key.value());
         check.count += 1;
         let Ok(counts) = row::<DayRow>(value.value()) else {
             check.problem(format!("day {day} of schedule {schedule} cannot be read"));

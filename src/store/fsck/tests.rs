@@ -127,6 +127,12 @@ macro_rules! meta {
     };
 }
 
+macro_rules! value {
+    ($name:literal, $value:expr) => {
+        |dir| edit(dir, |txn| put_value(txn, $name, &$value).unwrap())
+    };
+}
+
 /// What is done; which check must say what.
 const DAMAGES: &[Damage] = &[
     ("index", "cannot be used", |dir| fs::OpenOptions::new().write(true).open(dir.join(INDEX)).unwrap().set_len(20_000).unwrap()),
@@ -148,25 +154,25 @@ const DAMAGES: &[Damage] = &[
             stores.insert(ORD - 1, own).unwrap();
         });
     }),
-    ("store ids", "`next_seq` is missing", remove!(META, "next_seq")),
-    ("store ids", "`next_gap` is missing", remove!(META, "next_gap")),
+    ("store ids", "`next_seq` is missing", remove!(STATE, value_key("next_seq"))),
+    ("store ids", "`next_gap` is missing", remove!(STATE, value_key("next_gap"))),
     ("store ids", "board", remove!(META, "board")),
     ("store ids", "boot 1 cannot be read", insert!(BOOTS, 1, &[0xFF_u8][..])),
-    ("store ids", "is no schedule", insert!(CURSORS, "../x", &[0_u8][..])),
+    ("store ids", "is no schedule", insert!(STATE, cursor_key("../x"), &[0_u8][..])),
     ("rows", "row cannot be read", insert!(SNAPS, (ORD, 4), &[0xFF_u8][..])),
     ("rows", "its store has no id", remove!(STORES, ORD)),
-    ("rows", "its number will be given again", meta!("next_seq", 6_u64)),
+    ("rows", "its number will be given again", value!("next_seq", 6_u64)),
     ("rows", "missing among the pictures of camera gate", remove!(BY_CAMERA, ("gate", ORD, 4))),
-    ("rows", "not among those to be sent", remove!(PENDING, (1, ORD, 4))),
-    ("rows", "not among those to be sent", remove!(PENDING, (0, ORD, 5))),
+    ("rows", "not among those to be sent", remove!(STATE, pending_key((1, ORD, 4)))),
+    ("rows", "not among those to be sent", remove!(STATE, pending_key((0, ORD, 5)))),
     ("rows", "not among those the hub is to be asked about", |dir| edit_row(dir, (ORD, 4), |snap| snap.state = SnapState::Ask)),
     ("rows", "may be deleted but is not among those", remove!(FREE, ("gate", ORD, 1))),
     ("slots with a picture", "not on record as captured", remove!(OUTCOMES, ("s", 1, 4_000))),
-    ("totals", "quotas go wrong", meta!("totals", BTreeMap::<crate::model::CameraId, Totals>::new())),
+    ("totals", "quotas go wrong", value!("totals", BTreeMap::<crate::model::CameraId, Totals>::new())),
     ("entries of lists", "among the pictures of camera gate", insert!(BY_CAMERA, ("gate", ORD, 77), ())),
     ("entries of lists", "among the pictures of camera door", insert!(BY_CAMERA, ("door", ORD, 4), ())),
-    ("entries of lists", "among those to be sent", insert!(PENDING, (1, ORD, 1), ())),
-    ("entries of lists", "among those to be sent", insert!(PENDING, (0, ORD, 4), ())),
+    ("entries of lists", "among those to be sent", insert!(STATE, pending_key((1, ORD, 1)), &[][..])),
+    ("entries of lists", "among those to be sent", insert!(STATE, pending_key((0, ORD, 4)), &[][..])),
     ("entries of lists", "among those the hub is asked about", insert!(ASK, (ORD, 4), ())),
     ("entries of lists", "among those that may be deleted", insert!(FREE, ("gate", ORD, 4), 1)),
     ("entries of lists", "among those that may be deleted", insert!(FREE, ("gate", ORD, 1), 1)),
@@ -196,11 +202,11 @@ const DAMAGES: &[Damage] = &[
     ("outcomes of slots", "range of slots", insert!(RANGES, ("s", 1, 30_000), &[0xFF_u8][..])),
     ("days of the ledger", "captured: the days count 5, on record are 4", remove!(OUTCOMES, ("s", 1, 4_000))),
     ("days of the ledger", "failed: b: the days count 0, on record are 2", |dir| {
-        edit(dir, |txn| txn.open_table(DAYS).unwrap().retain(|_, _| false).unwrap());
+        edit(dir, |txn| txn.open_table(STATE).unwrap().retain_in(..part(CURSORS).start, |_, _| false).unwrap());
     }),
-    ("days of the ledger", "cannot be read", insert!(DAYS, ("s", 0, 20_000), &[0xFF_u8][..])),
+    ("days of the ledger", "cannot be read", insert!(STATE, day_key(0, 20_000, "s"), &[0xFF_u8][..])),
     ("messages of reasons for the hub", "message 2 is missing", remove!(GAPS, 2)),
-    ("messages of reasons for the hub", "does not follow the last one", meta!("next_gap", 9_u64)),
+    ("messages of reasons for the hub", "does not follow the last one", value!("next_gap", 9_u64)),
     ("messages of reasons for the hub", "message 2 cannot be read", insert!(GAPS, 2, &b"?"[..])),
     ("messages of reasons for the hub", "says that it is number 1", |dir| {
         edit(dir, |txn| {

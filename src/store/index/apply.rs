@@ -4,11 +4,14 @@ use super::book::{Book, News};
 use super::change::{Change, Counters};
 use super::gaps::Reasons;
 use super::rows::{SnapRow, SnapState, bytes, row};
-use super::tables::{ASK, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, PENDING, PINS, SNAPS, STORES};
+use super::tables::{ASK, BY_CAMERA, ERASURES, FREE, GAPS, GARBAGE, PINS, SNAPS, STATE, STORES, cursor_key, pending_key};
 use crate::model::{Seq, SnapshotId, StoreId};
 use crate::protocol::GapItem;
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
+
+/// To be in the backlog says all.
+pub const NOTHING: &[u8] = &[];
 
 pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, redb::Error> {
     txn.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (k.value(), StoreId(v.value()))).map_err(Into::into)).collect()
@@ -17,7 +20,7 @@ pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, red
 pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
     let stores = store_names(txn)?;
     let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
-    let (mut pending, mut free) = (txn.open_table(PENDING)?, txn.open_table(FREE)?);
+    let (mut pending, mut free) = (txn.open_table(STATE)?, txn.open_table(FREE)?);
     for ((ord, seq), snap) in &change.snaps {
         let camera = snap.camera.as_str();
         snaps.insert((*ord, *seq), bytes(snap)?.as_slice())?;
@@ -27,7 +30,7 @@ pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, nex
         totals.bytes += snap.bytes;
         match snap.state {
             SnapState::Pending => {
-                pending.insert((u8::from(!snap.commanded), *ord, *seq), ())?;
+                pending.insert(pending_key((u8::from(!snap.commanded), *ord, *seq)), NOTHING)?;
                 totals.pending += 1;
                 totals.pending_bytes += snap.bytes;
             }
@@ -53,7 +56,7 @@ pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, nex
 pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) -> Result<(), redb::Error> {
     if !(change.acks.is_empty() && change.wanted.is_empty()) {
         let mut ask = txn.open_table(ASK)?;
-        let (mut snaps, mut pending, mut free) = (txn.open_table(SNAPS)?, txn.open_table(PENDING)?, txn.open_table(FREE)?);
+        let (mut snaps, mut pending, mut free) = (txn.open_table(SNAPS)?, txn.open_table(STATE)?, txn.open_table(FREE)?);
         let pins = txn.open_table(PINS)?;
         let acked = change.acks.iter().map(|(key, hash)| (key, Some(hash), SnapState::Pending, SnapState::Acknowledged));
         let wanted = change.wanted.iter().map(|key| (key, None, SnapState::Acknowledged, SnapState::Pending));
@@ -69,7 +72,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
                 ask.remove(*key)?;
             }
             let totals = next.totals.entry(snap.camera.clone()).or_default();
-            let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), (u8::from(!snap.commanded), key.0, key.1));
+            let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), pending_key((u8::from(!snap.commanded), key.0, key.1)));
             if to == SnapState::Acknowledged {
                 pending.remove(queued)?;
                 if pins.get(key)?.is_none() {
@@ -79,7 +82,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
                 totals.pending_bytes = totals.pending_bytes.saturating_sub(snap.bytes);
             } else {
                 free.remove(camera)?;
-                pending.insert(queued, ())?;
+                pending.insert(queued, NOTHING)?;
                 if !asked {
                     totals.pending += 1;
                     totals.pending_bytes += snap.bytes;
@@ -88,13 +91,13 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
         }
     }
     for (from, to) in &change.answered {
-        let (mut ask, mut snaps, mut pending) = (txn.open_table(ASK)?, txn.open_table(SNAPS)?, txn.open_table(PENDING)?);
+        let (mut ask, mut snaps, mut pending) = (txn.open_table(ASK)?, txn.open_table(SNAPS)?, txn.open_table(STATE)?);
         let unknown = ask.range(*from..=*to)?.map(|e| e.map(|(k, _)| k.value())).collect::<Result<Vec<_>, _>>()?;
         for key in unknown {
             ask.remove(key)?;
             let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
             snap.state = SnapState::Pending;
-            pending.insert((u8::from(!snap.commanded), key.0, key.1), ())?;
+            pending.insert(pending_key((u8::from(!snap.commanded), key.0, key.1)), NOTHING)?;
             snaps.insert(key, bytes(&snap)?.as_slice())?;
         }
     }
@@ -130,7 +133,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
     }
     let stores = store_names(txn)?;
     let (mut snaps, mut by_camera) = (txn.open_table(SNAPS)?, txn.open_table(BY_CAMERA)?);
-    let (mut pending, mut free, mut garbage) = (txn.open_table(PENDING)?, txn.open_table(FREE)?, txn.open_table(GARBAGE)?);
+    let (mut pending, mut free, mut garbage) = (txn.open_table(STATE)?, txn.open_table(FREE)?, txn.open_table(GARBAGE)?);
     let mut pins = txn.open_table(PINS)?;
     let gone = change.deletes.iter().map(|(key, reason)| (*key, (*reason).to_owned(), true, false));
     let erased = change.erased.iter().map(|key| (*key, "erased on request".to_owned(), true, true));
@@ -154,7 +157,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         {
             reasons.add(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
         }
-        pending.remove((u8::from(!snap.commanded), key.0, key.1))?;
+        pending.remove(pending_key((u8::from(!snap.commanded), key.0, key.1)))?;
         if snap.state == SnapState::Ask {
             txn.open_table(ASK)?.remove(key)?;
         }
@@ -198,11 +201,11 @@ pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, re
         book.range(range)?;
         reasons.add(GapItem::Range(range.clone()));
     }
-    let mut cursors = txn.open_table(CURSORS)?;
+    let mut cursors = txn.open_table(STATE)?;
     for (schedule, memory) in &change.cursors {
         match memory {
-            Some(memory) => cursors.insert(schedule.as_str(), memory.as_slice())?,
-            None => cursors.remove(schedule.as_str())?,
+            Some(memory) => cursors.insert(cursor_key(schedule.as_str()), memory.as_slice())?,
+            None => cursors.remove(cursor_key(schedule.as_str()))?,
         };
     }
     Ok(())

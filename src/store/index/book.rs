@@ -6,7 +6,7 @@
 //! up to stays, in the days.
 
 use super::rows::{BootRow, bytes, row};
-use super::tables::{BOOTS, DAYS, DayKey, OUTCOMES, RANGES};
+use super::tables::{BOOTS, OUTCOMES, RANGES, STATE, day_key, day_of};
 use crate::model::{BootNo, DAYS_KEPT, OUTCOME_ROWS_MAX, Outcome, RANGE_ROWS_MAX, Slot, SnapshotId, Stamp};
 use crate::protocol::{GapRange, Instant, UNKNOWN};
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
@@ -131,9 +131,9 @@ impl<'t> Book<'t> {
         if self.tally.is_empty() {
             return Ok(());
         }
-        let mut days = self.txn.open_table(DAYS)?;
+        let mut days = self.txn.open_table(STATE)?;
         for ((schedule, unsure, day), changes) in self.tally {
-            let key: DayKey = (&schedule, unsure, day);
+            let key = day_key(unsure, day, &schedule);
             let known = days.get(key)?.map(|v| row::<DayRow>(v.value())).transpose()?;
             let fresh = known.is_none();
             let mut counts = known.unwrap_or_default();
@@ -144,10 +144,10 @@ impl<'t> Book<'t> {
             counts.retain(|_, count| *count > 0);
             days.insert(key, bytes(&counts)?.as_slice())?;
             if fresh {
-                let old = days.range((schedule.as_str(), unsure, i32::MIN)..(&schedule, unsure, day.saturating_sub(DAYS_KEPT)))?;
-                let old = old.map(|e| e.map(|(k, _)| k.value().2)).collect::<Result<Vec<_>, _>>()?;
-                for day in old {
-                    days.remove((schedule.as_str(), unsure, day))?;
+                let old = days.range(day_key(unsure, i32::MIN, "")..day_key(unsure, day.saturating_sub(DAYS_KEPT), ""))?;
+                let old = old.map(|e| e.map(|(k, _)| (day_of(k.value()).1, k.value().3 == schedule))).collect::<Result<Vec<_>, _>>()?;
+                for (day, _) in old.into_iter().filter(|(_, own)| *own) {
+                    days.remove(day_key(unsure, day, &schedule))?;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::counted::{Counted, Tally};
 use super::migrate;
 use super::rows::row;
-use super::tables::{META, create_tables};
+use super::tables::{META, STATE, create_tables, value_key};
 use crate::protocol::Written;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -32,7 +32,7 @@ impl Index {
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let tally = Arc::new(Tally::default());
-        let storage = Counted { file: FileBackend::new(file)?, tally: tally.clone() };
+        let storage = Counted::new(FileBackend::new(file)?, tally.clone());
         Ok(Self { db: builder().create_with_backend(storage)?, tally })
     }
 
@@ -102,5 +102,10 @@ impl Index {
 
     pub fn meta<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, redb::Error> {
         self.read()?.open_table(META)?.get(key)?.map(|v| row(v.value())).transpose()
+    }
+
+    /// One of the values that change with every commit.
+    pub fn value<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, redb::Error> {
+        self.read()?.open_table(STATE)?.get(value_key(name))?.map(|v| row(v.value())).transpose()
     }
 }

@@ -4,7 +4,8 @@ use super::book::{DayRow, known, step_of};
 use super::open::Index;
 use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
-    ASK, BOOTS, BY_CAMERA, CURSORS, DAYS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PENDING, PINS, PendingKey, RANGES, SNAPS, STORES,
+    ASK, BOOTS, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PINS, PendingKey, RANGES, SNAPS, STATE, STORES, day_of,
+    days_from, part, pending_key, pending_of,
 };
 use crate::model::{ASK_SPAN_MAX, BootNo, CameraId, Outcome, ScheduleId, StoreId};
 use crate::protocol::GapRange;
@@ -34,8 +35,8 @@ impl Index {
 
     pub fn cursors(&self) -> Result<BTreeMap<String, Vec<u8>>, redb::Error> {
         let txn = self.read()?;
-        let table = txn.open_table(CURSORS)?;
-        table.iter()?.map(|e| e.map(|(k, v)| (k.value().to_owned(), v.value().to_vec())).map_err(Into::into)).collect()
+        let table = txn.open_table(STATE)?;
+        table.range(part(CURSORS))?.map(|e| e.map(|(k, v)| (k.value().3.to_owned(), v.value().to_vec())).map_err(Into::into)).collect()
     }
 
     /// Files to be removed. A path that no picture of ours can have, as somebody else's index may hold, is none.
@@ -68,11 +69,11 @@ impl Index {
     /// Up to `limit` unacknowledged pictures after `after`, in backlog order.
     pub fn pending_after(&self, after: Option<PendingKey>, limit: usize) -> Result<Vec<(PendingKey, SnapRow)>, redb::Error> {
         let txn = self.read()?;
-        let (pending, snaps) = (txn.open_table(PENDING)?, txn.open_table(SNAPS)?);
-        let from = after.map_or((0, 0, 0), |(class, ord, seq)| (class, ord, seq + 1));
+        let (pending, snaps) = (txn.open_table(STATE)?, txn.open_table(SNAPS)?);
+        let from = pending_key(after.map_or((0, 0, 0), |(class, ord, seq)| (class, ord, seq + 1)));
         let mut found = Vec::new();
         for entry in pending.range(from..)?.take(limit) {
-            let key = entry?.0.value();
+            let key = pending_of(entry?.0.value());
             if let Some(value) = snaps.get((key.1, key.2))? {
                 found.push((key, row(value.value())?));
             }
@@ -164,10 +165,11 @@ impl Index {
     pub fn days(&self, from_day: i32) -> Result<Vec<(String, bool, i32, DayRow)>, redb::Error> {
         let txn = self.read()?;
         let mut found = Vec::new();
-        for entry in txn.open_table(DAYS)?.iter()? {
-            let (key, value) = entry?;
-            let (schedule, unsure, day) = key.value();
-            if day >= from_day {
+        let table = txn.open_table(STATE)?;
+        for days in days_from(from_day) {
+            for entry in table.range(days)? {
+                let (key, value) = entry?;
+                let (unsure, day, schedule) = day_of(key.value());
                 found.push((schedule.to_owned(), unsure == 1, day, row(value.value())?));
             }
         }

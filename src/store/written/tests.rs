@@ -99,7 +99,9 @@ fn the_days_ride_along_without_a_page_of_their_own() {
             with.bytes, with.flushes, without.bytes, without.flushes
         );
         assert_eq!(with.flushes, without.flushes);
-        assert!(with.bytes <= without.bytes, "{with:?} {without:?}");
+        assert!(with.bytes - without.bytes < COMMITS * 2_048, "a page now and then, where the table is cut in two: {with:?} {without:?}");
+        // One page more, as a table of its own for what changes every time would make, is found out.
+        assert!(cameras > 1 || with.bytes < COMMITS * 43_000, "a commit of one picture writes {} B", with.bytes / COMMITS);
     }
     std::fs::remove_dir_all(dir).unwrap();
 }
