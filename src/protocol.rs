@@ -454,7 +454,8 @@ pub enum GapItem {
     Tombstone { id: SnapshotId, camera: CameraId, reason: String },
 }
 
-/// Slots of one schedule between two instants, none of which has a picture.
+/// Slots of one schedule between two instants, none of which has a picture. One that begins where an earlier one did takes its place:
+/// slots that nobody could count have been counted since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapRange {
     pub schedule: crate::model::ScheduleId,

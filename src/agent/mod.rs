@@ -19,7 +19,7 @@ use crate::status::{ConfigOrigin, Status};
 use crate::store::{Configure, OpenError, Past, Place, Quota, Rules, Store};
 use crate::uplink;
 use crate::wheel::{TimerId, Wheel};
-use past::{Account, slot_run, why_off};
+use past::{Account, count_off, slot_run, why_off};
 use plans::keep_open;
 use std::{
     collections::BTreeMap,
@@ -253,6 +253,9 @@ impl Agent {
         }
         let schedules: Vec<_> = self.plans.keys().cloned().collect();
         for schedule in schedules {
+            if let (Some(store), Some(plan)) = (&self.store, self.plans.get(&schedule)) {
+                count_off(store, &schedule, &grid_of(&self.settings, &plan.settings), self.boot, &now);
+            }
             self.plan_next(&schedule, Outcome::Missed { reason: Missed::Asleep });
         }
     }

@@ -95,6 +95,25 @@ impl Account<'_> {
     }
 }
 
+/// The clock has become trusted: how many slots went by before this boot can be told now, if the boot before knew its time.
+pub fn count_off(store: &Store, schedule: &ScheduleId, grid: &Grid, boot: BootNo, now: &Reading) {
+    if grid.align != Align::Clock {
+        return;
+    }
+    let mut newest = None;
+    let _ = store.ranges(schedule, |range| {
+        let within_this_boot = range.from.boot >= boot;
+        newest = Some(range).filter(|_| !within_this_boot);
+        within_this_boot
+    });
+    let Some(range) = newest.filter(|range| range.to.boot == boot && range.count.is_none()) else { return };
+    if let (Some(from_ms), Outcome::Off { .. }) = (range.from.wall_ms, &range.outcome) {
+        let to_ms = range.to.due_ms as i64 + now.offset_ms();
+        let count = Some(grid.count_between_plans(from_ms - 1, to_ms));
+        store.range(GapRange { to: Instant { wall_ms: Some(to_ms), ..range.to }, count, ..range });
+    }
+}
+
 pub fn slot_run(schedule: &ScheduleId, boot: BootNo, run: Run) -> SlotRun {
     let Run { first_due_ms, first_plan_ms, period_ms, count } = run;
     SlotRun { schedule: schedule.clone(), boot, first_due_ms, first_plan_ms, period_ms, count }

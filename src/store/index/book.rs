@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 const DAY_MS: i64 = 86_400_000;
 /// A range over more days than this is counted on its last day: the machine was put away, nobody reads that day by day.
 const SPREAD_DAYS_MAX: i64 = 400;
+/// Days gone through for the one that counted a stretch.
+const LOOKED_BACK_MAX: usize = 10_000;
 
 /// How many slots of a day ended how. By [`Outcome::label`]; ranges without a number count themselves under [`UNKNOWN`].
 pub type DayRow = BTreeMap<String, u64>;
@@ -100,10 +102,43 @@ impl<'t> Book<'t> {
         }
     }
 
-    /// Slots that nobody could serve.
+    /// Slots that nobody could serve. A stretch that nobody could count at first may be told again with its number.
     pub fn range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
+        let key = (range.schedule.as_str(), range.from.boot, range.from.due_ms);
+        let told = self.ranges.get(key)?.map(|value| row::<GapRange>(value.value())).transpose()?;
+        if told.is_some_and(|told| told.count.is_none()) && range.count.is_some() {
+            self.take_back(range)?;
+            self.ranges.remove(key)?;
+        }
+        if range.count == Some(0) {
+            return Ok(());
+        }
         self.count_range(range)?;
         self.insert_range(range)
+    }
+
+    /// Takes one stretch that nobody could count off the day it was counted on: this one, or one of a clock that was not trusted then.
+    fn take_back(&mut self, range: &GapRange) -> Result<(), redb::Error> {
+        let (label, name) = (format!("{UNKNOWN}{}", range.outcome.label()), range.schedule.as_str());
+        let to = Slot { schedule: range.schedule.clone(), boot: range.to.boot, due_ms: range.to.due_ms, plan_ms: range.to.wall_ms };
+        let today = self.day(&to, None)?;
+        let days = self.txn.open_table(STATE)?;
+        let has = |value: &[u8]| Ok::<_, redb::Error>(row::<DayRow>(value)?.contains_key(&label));
+        let mut found =
+            days.get(day_key(today.0, today.1, name))?.map(|value| has(value.value())).transpose()?.unwrap_or(false).then_some(today);
+        for entry in days.range(day_key(1, i32::MIN, "")..day_key(0, i32::MIN, ""))?.rev().take(LOOKED_BACK_MAX) {
+            let (key, value) = entry?;
+            let (unsure, day, schedule) = day_of(key.value());
+            if found.is_some() {
+                break;
+            }
+            found = (schedule == name && has(value.value())?).then_some((unsure, day));
+        }
+        drop(days);
+        if let Some(day) = found {
+            self.count(&to, day, &label, -1);
+        }
+        Ok(())
     }
 
     /// Counts all that is on record: an index of the first format has no days.
