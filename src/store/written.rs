@@ -8,7 +8,8 @@ use super::index::WrittenDay;
 use crate::clock::Reading;
 use crate::protocol::WrittenFor;
 
-/// Days on record. A row takes up to 40 bytes, and all of them must fit into the page that every commit writes in any case.
+/// Days on record. A row takes up to 40 bytes, and all of them are written with every commit, in a page that it
+/// writes in any case.
 const DAYS_MAX: usize = 32;
 const DAY_MS: i64 = 86_400_000;
 

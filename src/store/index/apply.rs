@@ -10,7 +10,7 @@ use crate::protocol::GapItem;
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
 
-/// To be in the backlog says all.
+/// The row of a picture in the backlog: its key says all.
 pub const NOTHING: &[u8] = &[];
 
 pub fn store_names(txn: &WriteTransaction) -> Result<BTreeMap<u32, StoreId>, redb::Error> {

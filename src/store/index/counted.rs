@@ -1,7 +1,7 @@
 //! The index's file, with every byte and every flush counted on its way to the disk.
 //!
-//! Everything is redb's own file backend's doing, its locks too; what passes is counted, and a growing file is filled a little ahead. One call of the library is one
-//! system call: `write` is one `pwrite64`, `sync_data` one `fdatasync`.
+//! Everything is redb's own file backend's doing, its locks too; what passes is counted, and a file that grew is filled a little
+//! ahead. `write` is one `pwrite64`, with the zeros ahead two, and `sync_data` one `fdatasync`.
 
 use crate::protocol::Written;
 use redb::StorageBackend;
