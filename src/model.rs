@@ -36,8 +36,10 @@ pub const ECONOMY_GROUP_MAX: usize = 32;
 pub const STORE_QUEUE_MAX: usize = 4_096;
 /// Snapshots in one bucket directory: small enough to list quickly, large enough that a new one is rare.
 pub const BUCKET: u64 = 1_000;
-/// Highest number of a picture that is believed when a file or a record claims it: one a millisecond for 8,900 years.
+/// Highest number of a picture: one a millisecond for 8,900 years.
 pub const SEQ_MAX: u64 = 1 << 48;
+/// Highest number that is believed when a file or a record claims it: a forged one must leave room for those to come.
+pub const SEQ_BELIEVED_MAX: u64 = SEQ_MAX / 2;
 /// Highest boot number that is believed: one a minute for 2,000 years.
 pub const BOOT_MAX: BootNo = 1 << 30;
 /// Furthest from its zero that any clock's reading is believed, in either direction: 8,900 years.

@@ -9,7 +9,7 @@ use super::files::Files;
 use super::index::{Change, Index, Key, SnapRow, SnapState};
 use super::path::path_of;
 use crate::image::meta::{self, Meta};
-use crate::model::{BOOT_MAX, BootNo, Hash8, QUARANTINE_FILES_MAX, SCHEDULES_MAX, Seq, StoreId, TIME_MAX_MS};
+use crate::model::{BOOT_MAX, BootNo, Hash8, QUARANTINE_FILES_MAX, SCHEDULES_MAX, SEQ_BELIEVED_MAX, Seq, StoreId, TIME_MAX_MS};
 use crate::protocol::Record;
 use std::{
     collections::BTreeMap,
@@ -96,7 +96,7 @@ fn adopt_one<F: Files>(
     let dues = record.slots.iter().map(|slot| slot.due_ms).chain([record.taken.boottime_ms]);
     let walls = record.slots.iter().filter_map(|slot| slot.plan_ms).chain([record.taken.wall_ms]).map(i64::unsigned_abs);
     let forged = boots.max() > Some(BOOT_MAX) || dues.chain(walls).max() > Some(TIME_MAX_MS);
-    if forged || record.slots.len() > SCHEDULES_MAX {
+    if forged || record.slots.len() > SCHEDULES_MAX || seq.0 > SEQ_BELIEVED_MAX {
         tracing::warn!(path = %path.display(), %id, "a picture whose record no agent can have written goes to quarantine");
         blobs.quarantine(path, QUARANTINE_FILES_MAX).map_err(Adopting::Disk)?;
         return Ok(None);

@@ -7,7 +7,7 @@
 use super::files::{DataDir, Files};
 use super::path::{SNAPSHOTS, path_of, seq_of};
 use crate::image::meta;
-use crate::model::{BUCKET, CameraId, Seq, SnapshotId};
+use crate::model::{BUCKET, CameraId, SEQ_BELIEVED_MAX, Seq, SnapshotId};
 use std::{
     collections::BTreeSet,
     io,
@@ -234,7 +234,7 @@ impl<F: Files> Blobs<F> {
     /// The newest picture that is whole and in its own place; of the newest files, so many are read.
     pub fn newest_whole(&self, limit: usize) -> io::Result<Option<SnapshotId>> {
         let mut left = limit;
-        for bucket in self.all_buckets()?.iter().rev() {
+        for bucket in self.all_buckets()?.range(..=SEQ_BELIEVED_MAX / BUCKET).rev() {
             for (seq, path) in self.in_bucket(*bucket)?.into_iter().rev() {
                 if left == 0 {
                     return Ok(None);
@@ -284,13 +284,19 @@ impl<F: Files> Blobs<F> {
     /// Highest number in any file name, quarantine included: no new picture may reuse it.
     pub fn highest(&self) -> io::Result<Option<Seq>> {
         let mut live = None;
-        for bucket in self.all_buckets()?.iter().rev() {
+        for bucket in self.all_buckets()?.range(..=SEQ_BELIEVED_MAX / BUCKET).rev() {
             live = self.in_bucket(*bucket)?.last().map(|(seq, _)| *seq);
             if live.is_some() {
                 break;
             }
         }
-        let kept = self.files.list(Path::new(QUARANTINE))?.iter().filter_map(|f| seq_of(f.file_name()?.to_str()?)).max();
+        let kept = self
+            .files
+            .list(Path::new(QUARANTINE))?
+            .iter()
+            .filter_map(|f| seq_of(f.file_name()?.to_str()?))
+            .filter(|seq| seq.0 <= SEQ_BELIEVED_MAX)
+            .max();
         Ok(live.max(kept))
     }
 

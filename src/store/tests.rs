@@ -175,6 +175,7 @@ fn an_unreadable_index_is_kept_aside_and_the_pictures_come_back_under_their_own_
     assert_eq!(store.to_ask().unwrap(), Some((old, before.id.seq, before.id.seq)));
     assert_eq!(store.pending_totals().0, 1);
     assert!(store.read_picture(before.id).unwrap().is_some());
+    assert_eq!(store.boots().unwrap()[&1].offset_ms, clock.read().offset_ms(), "its boot is known again: explain finds its slot");
     assert!(store.put(picture(2, 2_000)).unwrap().id.seq > before.id.seq);
     assert_eq!(block(store.acknowledge(old, vec![(before.id.seq, before.hash8)], 0)).unwrap(), (1, 0));
 }

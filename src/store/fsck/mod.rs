@@ -182,7 +182,7 @@ pub fn rebuild_in_words(dir: &Path, hub: bool) -> Result<String, Trouble> {
     let asked = if hub { "the hub is asked about each before any is sent again" } else { "there is no hub to ask about them" };
     Ok(format!(
         "this {kept}, makes a fresh one with a new store id, reads all {} files of pictures in {} and takes every whole one back under its own \
-         id; {asked}. Files that are not whole go to quarantine. Pins, and what is on record of slots without a picture, stay behind in the old index",
+         id; {asked}. Files that are not whole go to quarantine. Pins, erasures under way, and what is on record of slots without a picture, stay behind in the old index",
         grouped(files::count(dir).map_err(|source| Trouble::Io { at: dir.to_owned(), source })?),
         dir.display(),
     ))

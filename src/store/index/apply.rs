@@ -45,6 +45,7 @@ pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, nex
             SnapState::Corrupt => {}
         }
         let id = SnapshotId { store: stores.get(ord).copied().unwrap_or(next.store), seq: Seq(*seq) };
+        book.remember_boot(&snap.taken)?;
         for slot in &snap.slots {
             book.captured(slot, id, &snap.taken)?;
         }

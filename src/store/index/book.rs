@@ -102,6 +102,25 @@ impl<'t> Book<'t> {
         }
     }
 
+    /// A picture of a boot whose row went with a lost index still tells when that was.
+    pub fn remember_boot(&mut self, taken: &Stamp) -> Result<(), redb::Error> {
+        if self.boots.last()?.is_none_or(|(newest, _)| taken.boot >= newest.value()) {
+            return Ok(());
+        }
+        let known = self.boots.get(taken.boot)?.map(|value| row::<BootRow>(value.value())).transpose()?;
+        let (offset_ms, quality, at_ms) = (taken.wall_ms.saturating_sub_unsigned(taken.boottime_ms), taken.quality, taken.boottime_ms);
+        let boot = match known {
+            None => BootRow { boot_id: String::new(), offset_ms, quality, first_ms: at_ms, last_ms: at_ms },
+            Some(boot) if boot.boot_id.is_empty() => {
+                let (offset_ms, quality) = if quality > boot.quality { (offset_ms, quality) } else { (boot.offset_ms, boot.quality) };
+                BootRow { offset_ms, quality, first_ms: boot.first_ms.min(at_ms), last_ms: boot.last_ms.max(at_ms), ..boot }
+            }
+            Some(_) => return Ok(()),
+        };
+        self.boots.insert(taken.boot, bytes(&boot)?.as_slice())?;
+        Ok(())
+    }
+
     /// Slots that nobody could serve. A stretch that nobody could count at first may be told again with its number.
     pub fn range(&mut self, range: &GapRange) -> Result<(), redb::Error> {
         let key = (range.schedule.as_str(), range.from.boot, range.from.due_ms);

@@ -90,8 +90,11 @@ impl Index {
             let ords: HashMap<StoreId, u32> =
                 txn.open_table(STORES)?.iter()?.map(|e| e.map(|(k, v)| (StoreId(v.value()), k.value()))).collect::<Result<_, _>>()?;
             let Some(oldest) = page.snaps.first()?.map(|(key, _)| key.value()) else { return Ok(page.found) };
-            let name = schedule.as_str();
-            for entry in txn.open_table(OUTCOMES)?.range((name, 0, 0)..=(name, u32::MAX, u64::MAX))?.rev() {
+            let Some((_, newest)) = page.snaps.range(..end)?.next_back().transpose()? else { return Ok(page.found) };
+            // What was due after the newest picture that may be shown was taken cannot be among them.
+            let taken = row::<SnapRow>(newest.value())?.taken;
+            let (name, last_ms) = (schedule.as_str(), taken.boottime_ms.saturating_add(SLACK_MS as u64));
+            for entry in txn.open_table(OUTCOMES)?.range((name, 0, 0)..=(name, taken.boot, last_ms))?.rev() {
                 let Outcome::Captured { id, .. } = row(entry?.1.value())? else { continue };
                 let Some(key) = ords.get(&id.store).map(|ord| (*ord, id.seq.0)) else { continue };
                 // One picture may have served two slots of the schedule.
