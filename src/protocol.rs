@@ -446,7 +446,7 @@ impl Gap {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GapItem {
-    /// One slot without a picture.
+    /// One slot without a picture. A picture that names the slot wins over it: it was found after this was told.
     Slot { slot: Slot, outcome: Outcome },
     /// A run of slots with the same outcome.
     Range(GapRange),
