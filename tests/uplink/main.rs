@@ -90,6 +90,8 @@ fn reasons_reach_the_hub_in_order_and_are_kept_until_it_has_them() {
             let slot = Slot { schedule: "s".parse().unwrap(), boot: 1, due_ms, plan_ms: None };
             agent.store.outcome(slot, Outcome::Missed { reason: shutterd::model::Missed::Busy });
             agent.store.flush().await.unwrap();
+            // Somebody has seen it: the next reason goes into a message of its own.
+            assert_eq!(agent.store.gaps_after(due_ms - 1, 9).unwrap().len(), 1);
         }
         for wanted in 1..=8 {
             let no = hub.next_of(|topic, payload| (*topic == Topic::Gap).then(|| no_of(payload))).await;
