@@ -404,6 +404,25 @@ fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
 /// What pictures that were handed over are told, by their due times.
 type Told = std::sync::mpsc::Receiver<(u64, Result<Stored, PutError>)>;
 
+#[test]
+fn a_held_picture_that_finds_no_room_at_the_stop_is_on_record_as_full() {
+    let (dir, clock) = (Dir::new("full-stop"), clock(10_000));
+    let keep = Rules { bytes: Some(1_000), ..Rules::default() };
+    let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep, window_ms: 60_000 };
+    let (store, _) = Store::open(&dir.place(), config, clock.clone(), "boot-a").unwrap();
+    let teller = store.clone();
+    let skipped = Outcome::Skipped { reason: crate::model::Skipped::Full };
+    let told = skipped.clone();
+    store.hand_over(picture(1, 1_000), move |result| {
+        assert_eq!(result.unwrap_err(), PutError::Full);
+        teller.outcome(slot(1_000), told);
+    });
+    block(store.stop()).unwrap();
+    drop(store);
+    let (store, _) = reopen(&dir, &clock);
+    assert_eq!(store.outcome_of(&slot(0).schedule, 1, 1_000).unwrap(), Some(skipped));
+}
+
 fn economy(dir: &Dir, clock: Arc<dyn Clock>, window_ms: u64) -> (Store, Past) {
     let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms };
     Store::open(&dir.place(), config, clock, "boot-a").unwrap()

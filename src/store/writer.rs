@@ -170,7 +170,12 @@ impl Writer {
             }
         }
         if let Some(answer) = stop {
-            let _ = answer.send(());
+            // What came of pictures of the last group that found no room.
+            work.try_iter().for_each(|item| self.ride(item));
+            match self.commit_riders(&self.clock.read()) {
+                Ok(()) => _ = answer.send(()),
+                Err(fault) => self.shared.set_fault(fault),
+            }
         }
     }
 

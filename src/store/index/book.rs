@@ -185,6 +185,9 @@ impl<'t> Book<'t> {
         if self.tally.is_empty() {
             return Ok(());
         }
+        // A slot that claims to be far in the future must not push out what is known.
+        let newest = self.boots.last()?.map(|(_, value)| row::<BootRow>(value.value())).transpose()?;
+        let tomorrow = newest.map_or(i32::MAX, |boot| boot.offset_ms.saturating_add_unsigned(boot.last_ms).div_euclid(DAY_MS) as i32 + 1);
         let mut days = self.txn.open_table(STATE)?;
         for ((schedule, unsure, day), changes) in self.tally {
             let key = day_key(unsure, day, &schedule);
@@ -198,7 +201,7 @@ impl<'t> Book<'t> {
             counts.retain(|_, count| *count > 0);
             days.insert(key, bytes(&counts)?.as_slice())?;
             if fresh {
-                let old = days.range(day_key(unsure, i32::MIN, "")..day_key(unsure, day.saturating_sub(DAYS_KEPT), ""))?;
+                let old = days.range(day_key(unsure, i32::MIN, "")..day_key(unsure, day.min(tomorrow).saturating_sub(DAYS_KEPT), ""))?;
                 let old = old.map(|e| e.map(|(k, _)| (day_of(k.value()).1, k.value().3 == schedule))).collect::<Result<Vec<_>, _>>()?;
                 for (day, _) in old.into_iter().filter(|(_, own)| *own) {
                     days.remove(day_key(unsure, day, &schedule))?;

@@ -476,6 +476,24 @@ mod ledger {
     }
 
     #[test]
+    fn old_days_go_by_todays_date_and_not_by_what_a_slot_claims() {
+        let index = Index::on(Disk::default()).unwrap();
+        let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+        let missed = |day: u64, plan_ms| {
+            let slot = Slot { schedule: "gate-5m".parse().unwrap(), boot: 1, due_ms: day * DAY_MS, plan_ms };
+            vec![(slot, Outcome::Missed { reason: Missed::Busy })]
+        };
+        let days = |index: &Index| index.days(i32::MIN).unwrap().into_iter().map(|(_, _, day, _)| day).collect::<Vec<_>>();
+        commit(&index, &mut counters, missed(0, None), None);
+        commit(&index, &mut counters, missed(1, Some(40_000 * DAY_MS as i64)), None);
+        assert_eq!(days(&index), [0, 40_000]);
+        let row = BootRow { boot_id: "c".into(), offset_ms: 0, quality: Quality::Ntp, first_ms: 0, last_ms: 1_200 * DAY_MS };
+        index.commit(&Change { boot: Some((2, row)), ..Change::default() }, &mut counters, false).unwrap();
+        commit(&index, &mut counters, missed(1_200, None), None);
+        assert_eq!(days(&index), [1_200, 40_000]);
+    }
+
+    #[test]
     fn a_camera_that_is_dead_for_a_month_costs_one_range() {
         let index = Index::on(Disk::default()).unwrap();
         let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
