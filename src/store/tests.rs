@@ -413,6 +413,8 @@ fn a_held_picture_that_finds_no_room_at_the_stop_is_on_record_as_full() {
     let teller = store.clone();
     let skipped = Outcome::Skipped { reason: crate::model::Skipped::Full };
     let told = skipped.clone();
+    // What a start has to do is done: from here on a picture is held.
+    block(store.flush()).unwrap();
     store.hand_over(picture(1, 1_000), move |result| {
         assert_eq!(result.unwrap_err(), PutError::Full);
         teller.outcome(slot(1_000), told);
