@@ -634,10 +634,11 @@ mod holds {
     }
 }
 
+/// Ends with the first complaint: after 10,000 to 25,000 crashes, mostly.
 #[cfg(redb_4_1)]
 #[test]
 fn redb_4_1_is_found_out() {
-    let told = (1..=20).find_map(|seed| campaign(seed, 1_000, Answer::AfterTheLastFlush).err());
+    let told = (1..=150).find_map(|seed| campaign(seed, 1_000, Answer::AfterTheLastFlush).err().map(|e| format!("seed {seed}: {e}")));
     eprintln!("control, redb 4.1.0: {told:?}");
-    assert!(told.is_some(), "20,000 crashes and no complaint: this harness proves nothing");
+    assert!(told.is_some(), "150,000 crashes and no complaint: this harness proves nothing");
 }
