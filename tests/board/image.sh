@@ -62,7 +62,10 @@ disk() {
 	echo board >"$tree/etc/hostname"
 	echo '/dev/vda / ext4 defaults 0 1' >"$tree/etc/fstab"
 	printf '[Match]\nName=eth0\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n' >"$tree/etc/systemd/network/eth0.network"
-	rm -f "$tree/etc/machine-id" && : >"$tree/etc/machine-id"
+	# Set up already: the first boot is as any other.
+	rm -f "$tree/etc/machine-id"
+	tr -d - </proc/sys/kernel/random/uuid >"$tree/etc/machine-id"
+	touch "$tree/etc/.updated" "$tree/var/.updated"
 	mkdir -p "$tree/etc/systemd/system/multi-user.target.wants"
 	for unit in board-shell systemd-networkd; do
 		file=/etc/systemd/system/$unit.service
@@ -70,7 +73,8 @@ disk() {
 		ln -sf "$file" "$tree/etc/systemd/system/multi-user.target.wants/$unit.service"
 	done
 	# Nothing that wakes up by itself, and no login prompt where the kernel's messages go.
-	for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer serial-getty@ttyAMA0.service; do
+	for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-tmpfiles-clean.timer \
+		getty-static.service serial-getty@ttyAMA0.service; do
 		ln -sf /dev/null "$tree/etc/systemd/system/$unit"
 	done
 	rm -f "$OUT/arm64/disk.new"
@@ -88,7 +92,7 @@ uvcsim() {
 	in_root "$2" -O2 -Wall -Wextra -static -s -D_TIME_BITS=64 -D_FILE_OFFSET_BITS=64 -o "/mnt/$1/uvcsim" "/mnt/$1/uvcsim.c"
 }
 
-complete
+mkdir -p "$OUT"
 "$HERE/rootfs.sh"
 kernel arm64
 fresh "$OUT/arm64/initrd" || initrd arm64 virtio_blk ext4

@@ -1,12 +1,13 @@
 # What the image scripts share. Sourced; the caller has set -euo pipefail.
 #
-#   BUILD_ROOT   Debian with qemu and cross compilers, made by board/build-root.sh; only packages are added to it
+#   BUILD_ROOT   Debian with qemu and cross compilers, made by `board/build-root.sh qemu`
 #   OUT          where everything goes; /mnt inside the build root
 #
 # What runs in the build root runs in a mount namespace of its own: nothing stays mounted, whatever happens.
 
 : "${BUILD_ROOT:?}" "${OUT:?}"
-NEEDED="qemu-system-arm qemu-user debootstrap debian-archive-keyring e2fsprogs cpio kmod zstd xz-utils file"
+[ -e "$BUILD_ROOT/usr/bin/qemu-aarch64" ] || { echo "no build root with qemu at $BUILD_ROOT: make it with board/build-root.sh qemu" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || exec sudo --preserve-env=BUILD_ROOT,OUT "$0" "$@"
 
 # in_root COMMAND...: runs it in the build root, with OUT at /mnt.
 in_root() {
@@ -15,27 +16,14 @@ in_root() {
 		mount --bind "$out" "$root/mnt"
 		mountpoint -q "$root/proc" || mount -t proc proc "$root/proc"
 		mountpoint -q "$root/dev" || mount --rbind /dev "$root/dev"
-		exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"
+		exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive \
+			${http_proxy:+http_proxy="$http_proxy"} "$@"
 	' in_root "$BUILD_ROOT" "$OUT" "$@"
 }
 
 # Debian's archive, as the build root's own apt has it.
 mirror() {
 	in_root apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1
-}
-
-# complete: installs in the build root what the images need and it has not got.
-complete() {
-	[ -e "$BUILD_ROOT/etc/debian_version" ] || { echo "no build root at $BUILD_ROOT: make it with board/build-root.sh" >&2; exit 1; }
-	mkdir -p "$OUT"
-	local missing=() package
-	for package in $NEEDED; do
-		in_root dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-	done
-	[ ${#missing[@]} = 0 ] && return
-	echo "adding to the build root: ${missing[*]}"
-	in_root apt-get update -qq
-	in_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # kernel ARCH: Debian's own kernel of that architecture, unpacked into OUT/ARCH/kernel; sets KERNEL (folder) and VERSION.
@@ -48,8 +36,8 @@ kernel() {
 		rm -rf "$KERNEL" && mkdir -p "$KERNEL"
 		in_root bash -eu -o pipefail -c '
 			cd "/mnt/$1/kernel"
+			apt-get update -qq
 			package=$(apt-cache depends "linux-image-$2:$1" | grep -oE "linux-image-[0-9][^ :<>]*" | head -1)
-			[ -n "$package" ] || { apt-get update -qq; package=$(apt-cache depends "linux-image-$2:$1" | grep -oE "linux-image-[0-9][^ :<>]*" | head -1); }
 			apt-get -o APT::Sandbox::User=root download -qq "$package:$1"
 			dpkg -x ./*.deb .
 			rm ./*.deb

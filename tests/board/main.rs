@@ -13,6 +13,8 @@ mod books;
 
 mod board;
 mod evidence;
+mod faults;
 mod feed;
+mod promises;
+mod sandbox;
 mod stage;
-mod stories;

@@ -9,7 +9,6 @@ set -euo pipefail
 PACKAGES=systemd,systemd-sysv,udev,kmod,iproute2,v4l-utils
 TREE=$OUT/arm64/root
 [ -e "$TREE/.complete" ] && exit
-complete
 mkdir -p "$OUT/arm64"
 rm -rf "$TREE"
 archive=$(mirror)

@@ -41,9 +41,9 @@ pub fn keep(name: &str, jpeg: &[u8]) {
     fs::write(dir.join(format!("{name}.jpg")), jpeg).unwrap();
 }
 
-/// Schedules of a test: name, camera and period are enough; they start with the boot, so that no clock matters.
+/// A schedule of a camera, called as it: on a grid from boot, so that no clock matters.
 pub fn every(camera: &str, period: &str) -> String {
-    format!("[schedules.{camera}]\ncamera = \"{camera}\"\nevery = \"{period}\"\nalign = \"boot\"\n")
+    format!("[schedules.{camera}]\ncamera = \"{camera}\"\nevery = \"{period}\"\nphase = \"0s\"\nalign = \"boot\"\n")
 }
 
 pub struct Stage<'i> {
@@ -102,7 +102,7 @@ impl<'i> Stage<'i> {
     /// Plugs a simulated USB camera in; `what` is the folder of its frames.
     pub fn start_camera(&mut self, what: &str, serial: &str, port: u32) {
         self.board.ok(&format!(
-            "modprobe vhci-hcd && systemd-run --quiet --collect --unit=camera-{what} /run/payload/uvcsim --dir /run/payload/{what} \
+            "modprobe vhci-hcd && rm -f /run/{what}.ctl && systemd-run --quiet --collect --unit=camera-{what} /run/payload/uvcsim --dir /run/payload/{what} \
              --serial '{serial}' --port {port} --ctl /run/{what}.ctl --fps 10,5"
         ));
         self.board.until("the simulated camera takes commands", &format!("[ -p /run/{what}.ctl ]"));
