@@ -283,15 +283,15 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         // Sources and hub.
         (
             "[cameras.y]\nsource = \"http://u:hunter2@10.0.0.5/jpg\"\n",
-            "4: [cameras.y] source: http:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or pattern:",
+            "4: [cameras.y] source: http:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:",
         ),
         (
             "[cameras.y]\nsource = \"https://10.0.0.5/jpg\"\n",
-            "4: [cameras.y] source: https:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or pattern:",
+            "4: [cameras.y] source: https:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:",
         ),
         (
-            "[cameras.y]\nsource = \"command:raspistill\"\n",
-            "4: [cameras.y] source: command: sources are not in this version; use rtsp://, v4l2: or pattern:",
+            "[cameras.y]\nsource = \"command:grab --password 'hunter2\"\n",
+            "4: [cameras.y] source: a quote (') is opened and not closed",
         ),
         (
             "[cameras.y]\nsource = \"rtsps://10.0.0.5/\"\n",
@@ -299,7 +299,7 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         ),
         (
             "[cameras.y]\nsource = \"/dev/video0\"\n",
-            "4: [cameras.y] source: not a camera address; it begins with rtsp://, v4l2: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
+            "4: [cameras.y] source: not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
         ),
         (
             "[cameras.y]\nsource = \"v4l2:\"\n",
