@@ -18,6 +18,8 @@ pub enum ImageError {
     TooLarge { pixels: u64, limit: u64 },
     #[error("planes do not fit a picture of {width}x{height}")]
     Planes { width: u32, height: u32 },
+    #[error("no picture in {format} of {width}x{height}: {cause}")]
+    Raw { format: String, width: u32, height: u32, cause: String },
     #[error("not a whole JPEG: {cause}")]
     Damaged { cause: String },
     #[error("the JPEG library failed: {cause}")]

@@ -5,3 +5,5 @@ pub mod frame;
 pub mod jpeg;
 pub mod judge;
 pub mod meta;
+pub mod planar;
+pub mod repair;
