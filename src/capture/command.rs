@@ -21,7 +21,10 @@ use super::words::Words;
 use crate::capture::source::{CaptureError, Frame, FrameData, Source, Want};
 use crate::clock::{Deadline, boottime_now_ms};
 use crate::config::command::CommandLine;
-use crate::image::jpeg::{self, ImageError};
+use crate::image::{
+    jpeg::{self, ImageError},
+    repair,
+};
 use crate::model::{PICTURE_BYTES_MAX, PROGRAM_GRACE_MAX_MS, PROGRAM_WORDS_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -48,7 +51,8 @@ static RUNNING: (Mutex<Vec<Group>>, Condvar) = (Mutex::new(Vec::new()), Condvar:
 
 struct Group {
     leader: Pid,
-    camera: String,
+    /// The camera that waits for its end in vain.
+    stuck: Option<String>,
 }
 
 fn running() -> MutexGuard<'static, Vec<Group>> {
@@ -87,7 +91,7 @@ impl Program {
     }
 
     fn started(&self) -> Result<Run, CaptureError> {
-        if running().iter().any(|group| group.camera == self.camera) {
+        if running().iter().any(|group| group.stuck.as_ref() == Some(&self.camera)) {
             return Err(self.failed("is still running from the last capture and cannot be killed: it hangs in a driver".into()));
         }
         let name = self.line.name().escape_debug();
@@ -113,7 +117,7 @@ impl Program {
             ImageError::TooLarge { pixels, limit } => CaptureError::TooLarge { camera: self.camera.clone(), pixels, limit },
             other => CaptureError::Damaged { camera: self.camera.clone(), cause: format!("{other}{said}") },
         };
-        let picture = std::mem::take(&mut run.picture);
+        let picture = repair::repair(std::mem::take(&mut run.picture)).map_err(damaged)?;
         let (width, height) = jpeg::size(&picture, self.pixels_max).map_err(damaged)?;
         Ok(Frame { data: FrameData::Jpeg(picture), width, height, taken_ms })
     }
@@ -195,7 +199,7 @@ impl Run {
                 return Err(cause);
             }
         };
-        groups.push(Group { leader, camera: camera.to_owned() });
+        groups.push(Group { leader, stuck: None });
         drop(groups);
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let run = Self {
@@ -295,6 +299,7 @@ impl Drop for Run {
         } else if let Some(mut child) = self.child.take() {
             tracing::warn!("{}: the program cannot be killed; it is not started again before it is gone", self.camera);
             let leader = self.leader;
+            running().iter_mut().filter(|group| group.leader == leader).for_each(|group| group.stuck = Some(self.camera.clone()));
             let _ = std::thread::Builder::new().name("program-end".into()).spawn(move || {
                 let _ = child.wait();
                 running().retain(|group| group.leader != leader);
