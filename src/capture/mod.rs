@@ -4,13 +4,16 @@
 //! |---|---|---|
 //! | `rtsp://` | [`rtsp`] | the next keyframe of an IP camera: its own JPEG, or H.264 decoded to planar YUV |
 //! | `pattern:` | [`pattern`] | a test card that names the slot it was taken for, and can be told to misbehave |
+//! | `command:` | [`command`] | what a program of the board's owner writes: one JPEG |
 //! | `v4l2:` | [`v4l2`] | enumeration only |
 //!
 //! A source never returns later than the deadline it was given, and never a picture that it is not sure of.
+pub mod command;
 pub mod pattern;
 pub mod rtsp;
 pub mod source;
 pub mod v4l2;
+mod words;
 
 use crate::config::{secret::SourceKind, settings::Camera};
 use source::{CaptureError, Source};
@@ -24,6 +27,7 @@ pub fn open(camera: &Camera, keep_open: bool, runtime: tokio::runtime::Handle) -
     match &camera.source.kind {
         SourceKind::Rtsp(url) => Ok(Box::new(rtsp::Rtsp::new(name(camera), camera, url, keep_open, runtime)?)),
         SourceKind::Pattern(options) => Ok(Box::new(pattern::Pattern::new(name(camera), options.clone(), camera.quality))),
+        SourceKind::Command(line) => Ok(Box::new(command::Program::new(name(camera), line.clone(), camera.max_pixels))),
         SourceKind::V4l2(device) => Err(CaptureError::Unsupported {
             camera: name(camera),
             cause: format!("V4L2 capture is not in this version yet: {device} can be listed by `shutterd cameras`, not captured from"),

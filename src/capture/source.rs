@@ -40,6 +40,8 @@ pub enum CaptureError {
     Broken { camera: String, cause: String },
     #[error("{camera} sent a damaged picture: {cause}")]
     Damaged { camera: String, cause: String },
+    #[error("{camera}: the program {cause}")]
+    Program { camera: String, cause: String },
     #[error("{camera} sends what cannot be used: {cause}")]
     Unsupported { camera: String, cause: String },
     #[error("{camera} sent a picture of {pixels} pixels, over the limit of {limit}; raise max_pixels if it is right")]
@@ -67,13 +69,14 @@ impl CaptureError {
             Self::NotFound { .. } => "not_found",
             Self::Broken { .. } => "broken",
             Self::Damaged { .. } => "damaged",
+            Self::Program { .. } => "program",
             Self::Unsupported { .. } => "unsupported",
             Self::TooLarge { .. } => "too_large",
         }
     }
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Damaged { .. } => Remedy::Retry,
+            Self::Damaged { .. } | Self::Program { .. } => Remedy::Retry,
             Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. } => Remedy::Reopen,
             Self::Login { .. } | Self::NotFound { .. } | Self::Unsupported { .. } | Self::TooLarge { .. } => Remedy::Fatal,
         }

@@ -7,6 +7,7 @@
 mod address;
 mod board;
 mod checked;
+pub mod command;
 pub mod kept;
 mod password;
 mod raw;

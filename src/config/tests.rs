@@ -283,15 +283,15 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         // Sources and hub.
         (
             "[cameras.y]\nsource = \"http://u:hunter2@10.0.0.5/jpg\"\n",
-            "4: [cameras.y] source: http:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or pattern:",
+            "4: [cameras.y] source: http:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:",
         ),
         (
             "[cameras.y]\nsource = \"https://10.0.0.5/jpg\"\n",
-            "4: [cameras.y] source: https:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or pattern:",
+            "4: [cameras.y] source: https:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:",
         ),
         (
-            "[cameras.y]\nsource = \"command:raspistill\"\n",
-            "4: [cameras.y] source: command: sources are not in this version; use rtsp://, v4l2: or pattern:",
+            "[cameras.y]\nsource = \"command:grab --password 'hunter2\"\n",
+            "4: [cameras.y] source: a quote (') is opened and not closed",
         ),
         (
             "[cameras.y]\nsource = \"rtsps://10.0.0.5/\"\n",
@@ -299,7 +299,7 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         ),
         (
             "[cameras.y]\nsource = \"/dev/video0\"\n",
-            "4: [cameras.y] source: not a camera address; it begins with rtsp://, v4l2: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
+            "4: [cameras.y] source: not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
         ),
         (
             "[cameras.y]\nsource = \"v4l2:\"\n",
@@ -536,25 +536,39 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
     assert!(load(&dir.0.join("none")).unwrap_err().to_string().contains("cannot be read (No such file"));
 }
 
+/// A shipped file with the marks of its examples taken away: `#key = value` and `#[section]`, without a space.
+fn with_all_examples(text: &str, password: &str) -> String {
+    let mark = |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()));
+    let lines = text.lines().map(|line| if mark(line) { &line[1..] } else { line });
+    let lines = lines.filter(|line| !line.starts_with("password_credential"));
+    lines.map(|line| if line.starts_with("password_file") { format!("password_file = \"{password}\"\n") } else { format!("{line}\n") }).collect()
+}
+
 #[test]
-fn the_example_that_we_ship_is_accepted() {
-    let text = include_str!("../../board/generic/shutterd.toml");
-    let (settings, warnings) = checked(text).unwrap();
-    assert_eq!((settings.cameras.len(), settings.schedules.len()), (1, 1));
-    let warned: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
-    assert_eq!(warned, ["[cameras.test] is a test card, not a camera"]);
-    // What is commented out must work when its marks are taken away: `#key = value` and `#[section]`, without a space.
+fn the_examples_that_we_ship_are_accepted_as_they_are_and_with_every_line_in_use() {
     let dir = Dir::new("example");
     let password = dir.write("password", "hunter2\n").display().to_string();
-    let full: String = text
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase())).unwrap_or(line))
-        .filter(|line| !line.starts_with("password_credential"))
-        .map(|line| if line.starts_with("password_file") { format!("password_file = \"{password}\"\n") } else { format!("{line}\n") })
-        .collect();
-    let (settings, _) = checked(&full).unwrap_or_else(|wrong| panic!("{wrong}\n{full}"));
-    assert!(settings.hub.is_some_and(|hub| hub.tls.is_some_and(|tls| tls.client.is_some())));
-    assert!(settings.cameras.len() >= 3);
+    for (board, text, cameras) in [
+        ("generic", include_str!("../../board/generic/shutterd.toml"), (1, 4)),
+        ("rpi", include_str!("../../board/rpi/shutterd.toml"), (1, 6)),
+        ("jetson", include_str!("../../board/jetson/shutterd.toml"), (1, 4)),
+        ("qemu-virt", include_str!("../../board/qemu-virt/shutterd.toml"), (4, 4)),
+    ] {
+        let (settings, warnings) = checked(text).unwrap_or_else(|wrong| panic!("{board}: {wrong}"));
+        assert_eq!((settings.cameras.len(), settings.schedules.len()), (cameras.0, cameras.0), "{board}");
+        let test_card = |warning: &Finding| warning.message.ends_with("is a test card, not a camera");
+        assert!(warnings.len() == 1 && test_card(&warnings[0]), "{board}: {warnings:?}");
+        let full = with_all_examples(text, &password);
+        let (settings, warnings) = checked(&full).unwrap_or_else(|wrong| panic!("{board}: {wrong}\n{full}"));
+        assert_eq!(settings.cameras.len(), cameras.1, "{board}");
+        // Of two ways to the same picture only one has a schedule.
+        let expected = |warning: &Finding| test_card(warning) || warning.message.starts_with("no enabled schedule uses camera \"csi-");
+        assert!(warnings.iter().all(expected), "{board}: {warnings:?}");
+        assert!(settings.hub.is_some_and(|hub| hub.tls.is_some() == (board != "qemu-virt")), "{board}");
+        // A wrong line among the examples would be seen.
+        let first = full.replacen("timeout = ", "tiemout = ", 1);
+        assert_eq!(checked(&first).is_err(), full.contains("timeout = "), "{board}");
+    }
 }
 
 #[test]
