@@ -10,12 +10,13 @@
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
+# | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | BOARDTIME |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
 # | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | CROSSTIME |
 # | make cross-test | the unit tests as ARM programs, in an emulated processor    | TESTTIME |
 # | make build-root | Debian with cross compilers; `cross` makes it where needed  | ROOTTIME |
 
-.PHONY: run test build test-unit test-system lint soak bench check cross cross-test build-root setup setup-test setup-build-root clean
+.PHONY: run test build test-unit test-system lint soak bench check cross cross-test build-root board-image board-package board-test setup setup-test setup-build-root clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -82,8 +83,8 @@ test-unit: build
 	# The crash tests must fail on a redb that loses an index; a crate of its own, since cargo takes one redb 4 at a time.
 	cd tests/redb_4_1 && CARGO_TARGET_DIR=$(CURDIR)/target/redb_4_1 $(CARGO) test --locked -- --nocapture redb_4_1_is_found_out
 
-test-system: build
-	SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2 --show-output
+test-system: build board-image board-package
+	$(BOARD_ENV) SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2 --show-output
 
 lint: setup-test
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "skipped: rustfmt is not installed"; fi
@@ -143,6 +144,26 @@ cross-test:
 
 build-root:
 	board/build-root.sh
+
+# What the emulated boards boot from (kernel, root filesystem, USB camera), kept in target/board; and what is installed there.
+BOARDS := $(CURDIR)/target/board
+board-image: setup-test
+	board/build-root.sh qemu
+	BUILD_ROOT="$(or $(BUILD_ROOT),$(CURDIR)/target/build-root)" OUT=$(BOARDS) tests/board/image.sh
+
+board-package: board-image
+	$(MAKE) --no-print-directory cross BOARD=qemu-virt ARCH=arm64
+	$(MAKE) --no-print-directory deb BOARD=qemu-virt ARCH=arm64
+
+BOARD_ENV = SHUTTER_BOARDS=$(BOARDS) BUILD_ROOT="$(or $(BUILD_ROOT),$(CURDIR)/target/build-root)" \
+	SHUTTER_BOARD_DEB="$$(ls -t target/deb/shutterd-qemu-virt_*_arm64.deb | head -n 1)" SHUTTER_BOARD_ARMHF=target/cross/armhf/shutterd
+
+# One line for each promise; the pictures are in target/board-test.
+board-test: build board-package
+	@[ "$(BOARD)" = qemu-virt ] || { echo "make board-test BOARD=qemu-virt: no other board is emulated"; exit 1; }
+	$(MAKE) --no-print-directory cross BOARD=qemu-virt ARCH=armhf
+	$(BOARD_ENV) $(CARGO) test --locked --features hub --test board -- --include-ignored --skip in_short --nocapture --test-threads=1
+	@echo "pictures of each camera: target/board-test"
 
 setup-build-root:
 	@$(call install,debootstrap debian-archive-keyring,what makes a Debian in a directory)

@@ -22,7 +22,7 @@ use Then::{Fails, Mends};
 /// Command to the simulator, whether the short form has it too, and what the agent makes of it.
 const FAULTS: &[(&str, bool, Then)] = &[
     ("stall", true, Fails(&["timeout"])),
-    ("unplug", true, Fails(&["broken", "not_found"])),
+    ("unplug", true, Fails(&["unreachable", "broken"])),
     ("trunc", true, Fails(&["damaged", "timeout"])),
     ("nodht", true, Mends),
     ("ctlhang", false, Fails(&["timeout", "broken"])),

@@ -30,8 +30,8 @@ impl Feed {
         format!("{}/{camera}/", self.nonce)
     }
 
-    fn card(&self, label: &str, (width, height): (u32, u32), jpeg: bool) -> FrameData {
-        let options = PatternOptions { width, height, fault: None, fault_every: 1, noise: 0, jpeg };
+    fn card(&self, label: &str, (width, height): (u32, u32), noise: u8, jpeg: bool) -> FrameData {
+        let options = PatternOptions { width, height, fault: None, fault_every: 1, noise, jpeg };
         let want = Want { not_before_ms: 0, deadline: Deadline::after(Duration::from_secs(60)), label: label.to_owned() };
         Pattern::new(label.to_owned(), options, 85).grab(&want).unwrap().data
     }
@@ -39,11 +39,11 @@ impl Feed {
     /// Frames of one format and size of a camera, as files that the simulator plays in order.
     /// `as_size` is what the camera calls them: a camera that lies says another one.
     pub fn frames(&self, camera: &str, format: &str, size: (u32, u32), as_size: (u32, u32), count: u32) {
-        let folder = self.root.join(camera).join(format!("{}x{}.{format}", as_size.0, as_size.1));
+        let folder = self.path(camera).join(format!("{}x{}.{format}", as_size.0, as_size.1));
         fs::create_dir_all(&folder).unwrap();
         for i in 0..count {
             let label = format!("{}{i}", self.label(camera));
-            let bytes = match self.card(&label, size, format == "MJPG") {
+            let bytes = match self.card(&label, size, 0, format == "MJPG") {
                 FrameData::Jpeg(bytes) => bytes,
                 FrameData::Yuv(yuv) if format == "YUY2" => interleave(&yuv, size.0 as usize),
                 FrameData::Yuv(yuv) => yuv.y,
@@ -52,6 +52,21 @@ impl Feed {
         }
     }
 
+    /// JPEGs as large as those of a real scene.
+    pub fn noisy_frames(&self, camera: &str, size: (u32, u32), count: u32) {
+        let folder = self.path(camera).join(format!("{}x{}.MJPG", size.0, size.1));
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..count {
+            if let FrameData::Jpeg(bytes) = self.card(&format!("{}{i}", self.label(camera)), size, 20, true) {
+                fs::write(folder.join(format!("{i:03}")), bytes).unwrap();
+            }
+        }
+    }
+
+    /// Where something goes that the board shall have.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
     /// Puts a file beside the frames.
     pub fn add(&self, file: &Path, name: &str) {
         fs::copy(file, self.root.join(name)).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -99,6 +114,9 @@ pub fn wrong_bars(jpeg: &[u8], mirrored: bool) -> Option<String> {
         Ok(image) => image,
         Err(e) => return Some(format!("the picture cannot be decoded: {e}")),
     };
+    if let Some(label) = read_label_jpeg(jpeg) {
+        return Some(format!("it is the card `{label}`"));
+    }
     // Below the text that the driver writes into its picture.
     let row = image.height * 3 / 4;
     for (at, bar) in BARS.iter().enumerate() {
@@ -117,7 +135,7 @@ pub fn wrong_bars(jpeg: &[u8], mirrored: bool) -> Option<String> {
 fn a_picture_of_another_camera_run_or_size_is_refused() {
     let dir = std::env::temp_dir().join(format!("shutterd-feed-{}", std::process::id()));
     let feed = Feed::new(&dir);
-    let jpeg = |label: &str| match feed.card(label, (640, 480), true) {
+    let jpeg = |label: &str| match feed.card(label, (640, 480), 0, true) {
         FrameData::Jpeg(bytes) => bytes,
         FrameData::Yuv(_) => unreachable!("a JPEG was asked for"),
     };
@@ -126,7 +144,7 @@ fn a_picture_of_another_camera_run_or_size_is_refused() {
     assert!(wrong_picture(&mine, &feed.label("right")).is_some(), "swapped cameras would not be seen");
     assert!(wrong_picture(&mine, &Feed::new(&dir).label("left")).is_some(), "a picture of another run would be taken for one of this");
     assert!(wrong_picture(&mine[..mine.len() / 2], &feed.label("left")).is_some(), "half a picture");
-    assert!(wrong_bars(&mine, false).is_some(), "a card is no colour bars");
+    assert!(wrong_bars(&mine, false).is_some(), "a simulated camera would be taken for the driver's own");
 
     let raw = |mirrored: bool| {
         let row: Vec<u8> = (0..640).flat_map(|x| BARS[if mirrored { 7 - x / 80 } else { x / 80 }]).collect();

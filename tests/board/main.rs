@@ -11,10 +11,18 @@ mod parts;
 #[expect(dead_code, reason = "the rig's node needs the type of its schedules")]
 mod books;
 
+#[path = "../../benches/rig/long_memory.rs"]
+mod long_memory;
+#[path = "../rig/mod.rs"]
+#[expect(dead_code, reason = "one rig for several tests")]
+mod rig;
+
+mod bad_input;
 mod board;
 mod evidence;
 mod faults;
 mod feed;
+mod long;
 mod promises;
 mod sandbox;
 mod stage;

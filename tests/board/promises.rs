@@ -1,5 +1,6 @@
 //! The board's life from the first installation to a power cut: what the package, the unit and the agent promise there.
 
+use crate::bad_input;
 use crate::board::{Images, PATIENCE};
 use crate::faults;
 use crate::feed::{wrong_bars, wrong_picture};
@@ -29,14 +30,14 @@ const PERIOD_MS: u64 = 2_000;
 const CLOCK_OFF_MAX_S: i64 = 120;
 
 #[test]
-fn a_board_keeps_what_the_package_promises() {
+fn the_life_of_a_board_in_short() {
     let Some(images) = Images::find() else { return };
     life(&images, Form::Short);
 }
 
 #[test]
 #[ignore = "long form, for `make board-test`"]
-fn a_board_keeps_what_the_package_promises_in_every_fault() {
+fn the_life_of_a_board_with_every_fault() {
     let Some(images) = Images::find() else { return };
     life(&images, Form::Long);
 }
@@ -55,6 +56,7 @@ fn life(images: &Images, form: Form) {
             feed.frames(camera, "MJPG", (640, 480), (640, 480), 20);
             feed.frames(camera, "YUY2", (320, 240), (320, 240), 20);
         }
+        bad_input::feed(feed);
     });
     told.shown("Debian's own kernel and systemd are up");
     let (left, right) = (format!("LEFT-{}", stage.feed.nonce), format!("RIGHT-{}", stage.feed.nonce));
@@ -65,6 +67,9 @@ fn life(images: &Images, form: Form) {
     plug_in_later(&mut stage, &told, &left, &right);
     swap_crosswise(&mut stage, &told, &left, &right);
     faults::each_ends_in_time(&mut stage, &told, form);
+    if form == Form::Long {
+        bad_input::each_is_refused_in_words(&mut stage, &told);
+    }
     a_stopped_agent_is_restarted(&mut stage, &told, form);
     a_cable_out_delays_and_loses_nothing(&mut stage, &told, form);
     let mut stage = a_power_cut_loses_nothing_stored(stage, &told);
@@ -87,10 +92,10 @@ fn install_without_a_camera(stage: &mut Stage, told: &Told) {
 fn plug_in_later(stage: &mut Stage, told: &Told, left: &str, right: &str) {
     let reason = stage.evidence.wait_reason("a camera that is not there", "left", stage.boot, 0, PATIENCE);
     told.shown(format!("a camera that is not there is on record at the hub: {} {}", reason.word(), reason.detail()));
-    assert_eq!(reason.word(), "failed(not_found)", "{}", reason.detail());
+    assert_eq!(reason.word(), "failed(unreachable)", "{}", reason.detail());
     stage.start_camera("left", left, 0);
     stage.start_camera("right", right, 1);
-    stage.board.ok("modprobe vivid n_devs=1 node_types=0x1 input_types=0 vid_cap_nr=20");
+    stage.board.ok("modprobe vivid n_devs=3 node_types=0x101,0x1,0x1 input_types=0,0,0 vid_cap_nr=20,22,23 vid_out_nr=21");
     for camera in ["left", "right"] {
         let pictures = stage.sees(camera, 2);
         keep(camera, &pictures[0].bytes());
