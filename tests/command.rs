@@ -81,7 +81,7 @@ fn grab_as(camera: &str, line: &str, timeout_ms: u64, max_pixels: u64) -> (Resul
     let file = format!("[node]\nid = \"n\"\n[cameras.{camera}]\nsource = '''command:{line}'''\nmax_pixels = {max_pixels}\n");
     let (settings, _) = config::parse(&file, "test").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut source = capture::open(&settings.cameras[0], false, runtime.handle().clone()).unwrap();
+    let mut source = capture::open(&settings.cameras[0], false, Duration::ZERO, runtime.handle().clone()).unwrap();
     let begun = boottime_now_ms();
     let want = Want { not_before_ms: begun, deadline: Deadline::after(Duration::from_millis(timeout_ms)), label: String::new() };
     let result = source.grab(&want);
