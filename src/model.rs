@@ -96,6 +96,9 @@ pub const GAP_BYTES_MAX: usize = 16 << 10;
 pub const QUARANTINE_FILES_MAX: usize = 32;
 /// Most that `max_pixels` can be raised to: its frame, decoded, still fits the memory of a small board.
 pub const PIXELS_LIMIT: u64 = 4 * PIXELS_MAX;
+/// Longest side of a picture that a JPEG can hold, and the highest rate of frames that a camera is asked for.
+pub const SIDE_MAX: u32 = 65_535;
+pub const RATE_MAX: u64 = 1_000;
 /// Side of a test card.
 pub const PATTERN_SIDE_MIN: u32 = 16;
 pub const PATTERN_SIDE_MAX: u32 = 7_680;

@@ -103,7 +103,8 @@ fn udev_rules_are_ones_and_touch_nobody_elses_names() {
         let rules = std::fs::read_to_string(board(name).join("60-shutterd-cameras.rules")).unwrap();
         assert_eq!(complaints(&rules), Vec::<String>::new(), "{name}");
         // The examples in it as well.
-        let examples: Vec<&str> = rules.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| line.starts_with("SUBSYSTEM")).collect();
+        let examples: Vec<&str> =
+            rules.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| line.starts_with("SUBSYSTEM")).collect();
         assert!(examples.len() == 2 && complaints(&examples.join("\n")).is_empty(), "{name}");
     }
     // Read after the rules that ask the device, or there is no serial yet.
@@ -144,7 +145,10 @@ fn argus(dir: &Path, words: &[&str], stand_in: &str) -> Output {
 #[test]
 fn the_script_for_a_jetson_hands_over_the_last_frame_and_nothing_else() {
     if !Path::new("/usr/bin/gst-launch-1.0").exists() {
-        assert!(std::env::var_os("CI").is_none(), "gst-launch-1.0 is missing; apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "gst-launch-1.0 is missing; apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good"
+        );
         eprintln!("\n*** SKIPPED, no gst-launch-1.0: apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good\n");
         return;
     }

@@ -3,9 +3,12 @@
 //! Each fault is a real process. Where a fault could be a harmless one in disguise, the test shows first what it does to a plain
 //! `std::process::Command`.
 
+#[path = "rig/disk.rs"]
+mod disk;
 #[path = "rig/agent.rs"]
 mod rig;
 
+use disk::Disk;
 use rig::{Node, pause, text, wait_for};
 use shutterd::capture::{self, source::*};
 use shutterd::clock::{Deadline, boottime_now_ms};
@@ -71,14 +74,14 @@ fn plain(line: &str) -> Command {
 
 /// One capture as the agent makes it, and how long it took.
 fn grab(line: &str, timeout_ms: u64) -> (Result<Frame, CaptureError>, u64) {
-    grab_up_to(line, timeout_ms, 33_177_600)
+    grab_as("c", line, timeout_ms, 33_177_600)
 }
 
-fn grab_up_to(line: &str, timeout_ms: u64, max_pixels: u64) -> (Result<Frame, CaptureError>, u64) {
-    let file = format!("[node]\nid = \"n\"\n[cameras.c]\nsource = '''command:{line}'''\nmax_pixels = {max_pixels}\n");
+fn grab_as(camera: &str, line: &str, timeout_ms: u64, max_pixels: u64) -> (Result<Frame, CaptureError>, u64) {
+    let file = format!("[node]\nid = \"n\"\n[cameras.{camera}]\nsource = '''command:{line}'''\nmax_pixels = {max_pixels}\n");
     let (settings, _) = config::parse(&file, "test").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut source = capture::open(&settings.cameras[0], false, runtime.handle().clone()).unwrap();
+    let mut source = capture::open(&settings.cameras[0], false, Duration::ZERO, runtime.handle().clone()).unwrap();
     let begun = boottime_now_ms();
     let want = Want { not_before_ms: begun, deadline: Deadline::after(Duration::from_millis(timeout_ms)), label: String::new() };
     let result = source.grab(&want);
@@ -86,7 +89,11 @@ fn grab_up_to(line: &str, timeout_ms: u64, max_pixels: u64) -> (Result<Frame, Ca
 }
 
 fn refused(line: &str, timeout_ms: u64) -> (String, &'static str, u64) {
-    let (result, took) = grab(line, timeout_ms);
+    refused_as("c", line, timeout_ms)
+}
+
+fn refused_as(camera: &str, line: &str, timeout_ms: u64) -> (String, &'static str, u64) {
+    let (result, took) = grab_as(camera, line, timeout_ms, 33_177_600);
     let error = result.unwrap_err();
     assert_ne!(error.remedy(), Remedy::Fatal, "{error}");
     (error.to_string(), error.code(), took)
@@ -144,6 +151,43 @@ fn a_program_that_will_not_end_is_killed() {
     assert!(is_reaped(bench.wait_for_pid("leader")));
 }
 
+/// A filesystem on which every write waits, in a way that no signal ends: what a hung driver does to a program.
+struct Frozen(Disk);
+
+impl Frozen {
+    fn new(at: &Path) -> Option<Self> {
+        let disk = Disk::ext4(at, 16)?;
+        assert!(Command::new("fsfreeze").arg("-f").arg(&disk.at).status().unwrap().success());
+        Some(Self(disk))
+    }
+}
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0.at).status();
+    }
+}
+
+#[test]
+fn a_program_that_nothing_can_kill_holds_nobody_up_and_is_not_started_again_before_it_is_gone() {
+    let bench = Bench::new("driver");
+    let Some(driver) = Frozen::new(&bench.0.join("disk")) else { return };
+    let line = bench.script("driver", "echo $$ >>@/leaders; echo x >@/disk/x; cat @/picture");
+    let (said, code, took) = refused_as("driver", &line, 1_000);
+    assert!(code == "timeout" && said.contains("had to be killed"), "{said}");
+    assert!((1_000..1_600).contains(&took), "{took}");
+    let (said, code, took) = refused_as("driver", &line, 1_000);
+    assert!(code == "program" && said.contains("hangs in a driver") && took < 500, "{took} {said}");
+    let leaders = std::fs::read_to_string(bench.0.join("leaders")).unwrap();
+    let leader: u32 = leaders.trim().parse().expect("it was started once");
+    assert!(!is_gone(leader), "it was killed after all: this shows nothing");
+    // Another camera is none of its business.
+    assert!(grab(&bench.script("good", "cat @/picture"), 5_000).0.is_ok());
+    drop(driver);
+    wait_for("the program to be reaped", || is_reaped(leader));
+    std::fs::create_dir_all(bench.0.join("disk")).unwrap();
+    wait_for("the camera to come back", || grab_as("driver", &line, 5_000, u64::from(WIDTH * HEIGHT)).0.is_ok());
+}
+
 #[test]
 fn a_child_left_behind_holds_nothing_up_and_does_not_live_on() {
     let bench = Bench::new("grandchild");
@@ -187,7 +231,12 @@ fn floods_are_cut_off() {
 fn a_program_without_a_whole_picture_gives_none() {
     let bench = Bench::new("none");
     for (name, body, code, words) in [
-        ("nothing", "echo no cameras available >&2", "program", "wrote no picture to its standard output; it said: \"no cameras available\""),
+        (
+            "nothing",
+            "echo no cameras available >&2",
+            "program",
+            "wrote no picture to its standard output; it said: \"no cameras available\"",
+        ),
         ("noise", "echo hello; echo odd >&2", "damaged", "not a whole JPEG"),
         ("exit", "cat @/picture; echo 'sensor not found' >&2; exit 3", "program", "failed (exit status: 3); it said: \"sensor not found\""),
         ("signal", "cat @/picture; kill -SEGV $$", "program", "failed (signal: 11 (SIGSEGV)"),
@@ -196,7 +245,7 @@ fn a_program_without_a_whole_picture_gives_none() {
         assert!(said_code == code && said.contains(words), "{name}: {said_code}: {said}");
         assert!(took < 3_000, "{took}");
     }
-    let (too_large, _) = grab_up_to(&bench.script("good", "cat @/picture"), 5_000, 1_000);
+    let (too_large, _) = grab_as("c", &bench.script("good", "cat @/picture"), 5_000, 1_000);
     assert_eq!(too_large.unwrap_err().code(), "too_large");
 }
 
@@ -226,14 +275,15 @@ fn a_program_gets_no_descriptor_and_little_of_the_environment() {
     let read = |name: &str| std::fs::read_to_string(bench.0.join(name)).unwrap();
     let has = |name: &str| read("fds").lines().any(|fd| fd == name);
     let number = leaky.as_raw_fd().to_string();
-    // It does what it says: a plain child has it, and the variables of this process.
+    let allowed = |name: &str| capture::command::KEPT.contains(&name) || ["PWD", "SHLVL", "_", "OLDPWD"].contains(&name);
+    // It does what it says: a plain child has it, and all variables of this process.
     assert!(plain(&line).stdout(Stdio::null()).status().unwrap().success());
-    assert!(has(&number) && read("env").contains("CARGO_MANIFEST_DIR="));
+    let other = std::env::vars().map(|(name, _)| name).find(|name| !allowed(name)).expect("a variable that is not handed on");
+    assert!(has(&number) && read("env").lines().any(|line| line.starts_with(&format!("{other}="))), "{other}");
 
     grab(&line, 5_000).0.unwrap();
     assert!(!has(&number) && has("2"), "{}", read("fds"));
     let names: Vec<String> = read("env").lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
-    let allowed = |name: &str| capture::command::KEPT.contains(&name) || ["PWD", "SHLVL", "_", "OLDPWD"].contains(&name);
     assert!(names.iter().all(|name| allowed(name)) && names.iter().any(|name| name == "PATH"), "{names:?}");
     assert_eq!(read("pwd"), "/\n");
 }
@@ -261,7 +311,10 @@ fn an_agent_with_programs_for_cameras_puts_each_end_on_record_and_no_argument() 
     assert!(env.contains("PATH=") && !["NOTIFY", "CREDENTIALS", "WATCHDOG"].iter().any(|name| env.contains(name)), "{env}");
     assert!(agent.stop().0.success());
     let log = node.log();
-    assert!(log.contains("bad (command:sh with 3 arguments): the program failed (exit status: 1); it said: \"cannot log in with …\""), "{log}");
+    assert!(
+        log.contains("bad (command:sh with 3 arguments): the program failed (exit status: 1); it said: \"cannot log in with …\""),
+        "{log}"
+    );
     assert!(!said.contains("hunter2") && !log.contains("hunter2"), "{log}");
 }
 

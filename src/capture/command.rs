@@ -27,7 +27,7 @@ use crate::image::{
 };
 use crate::model::{PICTURE_BYTES_MAX, PROGRAM_GRACE_MAX_MS, PROGRAM_WORDS_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
     io::{self, ErrorKind, Read},
@@ -42,7 +42,7 @@ use std::{
 pub const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"];
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How long a program is waited for that was sent SIGKILL, before somebody else waits.
-const KILL_WAIT: Duration = Duration::from_millis(500);
+const KILL_WAIT: Duration = Duration::from_millis(200);
 /// More than a full pipe: what can be left in one when the program has ended.
 const LAST_READS: usize = 32;
 
@@ -202,16 +202,8 @@ impl Run {
         groups.push(Group { leader, stuck: None });
         drop(groups);
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let run = Self {
-            camera: camera.to_owned(),
-            child: Some(child),
-            leader,
-            pidfd,
-            out,
-            err,
-            picture: Vec::new(),
-            words: Words::default(),
-        };
+        let run =
+            Self { camera: camera.to_owned(), child: Some(child), leader, pidfd, out, err, picture: Vec::new(), words: Words::default() };
         run.out.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
         run.err.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
         Ok(run)
@@ -219,8 +211,9 @@ impl Run {
 
     fn signal(&self, signal: Signal) {
         if self.child.is_some() {
-            // Not reaped yet, so the number is its own.
+            // Not reaped yet, so the number is its own. The program itself may have left its group.
             let _ = kill_process_group(self.leader, signal);
+            let _ = pidfd_send_signal(&self.pidfd, signal);
         }
     }
 

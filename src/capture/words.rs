@@ -57,11 +57,14 @@ fn pieces(arguments: &[String]) -> Vec<&str> {
             Some(option) => option.split_once('=').map_or("", |(_, value)| value),
             None => argument.trim_start_matches('-'),
         };
+        // `-pSECRET` is one word.
+        pieces.extend(argument.strip_prefix('-').and_then(|rest| Some(rest.split_at_checked(1)?.1)).filter(|_| !value.is_empty()));
         // Of an address the login, and of a script its words.
         let parts = value.split(|c: char| c.is_whitespace() || "=:/@?&,;'\"".contains(c));
         let no_options = parts.filter(|part| !part.starts_with("--"));
-        pieces.extend(no_options.chain([value]).filter(|piece| piece.chars().count() >= SECRET_CHARS_MIN));
+        pieces.extend(no_options.chain([value]));
     }
+    pieces.retain(|piece| piece.chars().count() >= SECRET_CHARS_MIN);
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
     pieces.dedup();
     pieces

@@ -54,7 +54,10 @@ pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
         scheme @ ("http" | "https") => {
             Err(format!("{scheme}:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:"))
         }
-        _ => Err("not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"".to_owned()),
+        _ => {
+            Err("not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\""
+                .to_owned())
+        }
     }
 }
 

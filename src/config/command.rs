@@ -29,7 +29,9 @@ impl CommandLine {
             return Err("command: needs a program after it, such as \"command:rpicam-still --nopreview --output -\"".to_owned());
         };
         if program.contains('=') {
-            return Err("no shell reads this, so no variable can be set before the program; write \"command:env NAME=value program …\"".into());
+            return Err(
+                "no shell reads this, so no variable can be set before the program; write \"command:env NAME=value program …\"".into()
+            );
         }
         if program.contains('/') && !program.starts_with('/') {
             return Err("the program is a name to be found in PATH, or a whole path that begins with /".to_owned());
