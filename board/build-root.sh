@@ -93,7 +93,7 @@ bootstrap() {
 
 # add NAME PACKAGES: brings them in unless the mark says that this very list is there.
 add() {
-	! is "$1" "$2" || { say "$1 is up to date in $ROOT"; return 0; }
+	! is "$1" "$2" || return 0
 	# How this machine's apt reaches its mirror, and whom its TLS trusts. Of apt's settings only these: hooks name programs of the host.
 	{ echo "Acquire::https::CAInfo \"$TRUST\";"; apt-config dump Acquire | grep -vE '^Acquire::(IndexTargets|Changelogs|cdrom|Languages|GzipIndexes|CompressionTypes)' || true; } |
 		as_root sh -c 'umask 077; cat > "$1/etc/apt/apt.conf.d/90host"' sh "$ROOT"
@@ -121,6 +121,10 @@ remove() {
 
 make_it() {
 	local began=$SECONDS
+	if is bootstrap bootstrap && is base "$BASE" && { [ "$1" = base ] || is qemu "$QEMU"; }; then
+		say "$1 is up to date in $ROOT"
+		return
+	fi
 	mkdir -p "$(dirname "$ROOT")"
 	LOG=$ROOT.log
 	exec 9>"$ROOT.lock"

@@ -113,7 +113,7 @@ if [ "${1:-}" = --test ]; then
 		say "skipped under qemu-user: $test: $why"
 		skips+=(--skip "$test")
 	done <board/cross-test.skip
-	cargo_for test --locked --target "$triple" --features hub --lib -- "${skips[@]}"
+	cargo_for test --locked --target "$triple" --lib -- "${skips[@]}"
 	exit
 fi
 
