@@ -36,7 +36,7 @@ TEST_PACKAGES := ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-libav nbdkit nbdkit-plugin-python libnbd-bin fuse3
 
-BENCH_PACKAGES := mosquitto-clients binutils
+BENCH_PACKAGES := mosquitto-clients binutils fswebcam
 
 # $(call install,packages,what for): installs what is missing, says what and why.
 define install

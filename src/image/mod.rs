@@ -7,3 +7,4 @@ pub mod judge;
 pub mod meta;
 pub mod planar;
 pub mod repair;
+pub mod scan;

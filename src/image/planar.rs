@@ -149,15 +149,9 @@ struct Rows<'a> {
     stride: usize,
 }
 
-impl Rows<'_> {
-    /// Byte `AT` of each `STEP`, `count` of each row.
-    fn each<const STEP: usize, const AT: usize>(self, count: usize, rows: usize, level: impl Fn(u8) -> u8 + Copy) -> Vec<u8> {
-        let mut out = Vec::with_capacity(count * rows);
-        for row in self.bytes.chunks(self.stride) {
-            let (groups, _) = row[..self.row].as_chunks::<STEP>();
-            out.extend(groups[..count].iter().map(|group| level(group[AT])));
-        }
-        out
+impl<'a> Rows<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes.chunks(self.stride).map(move |row| &row[..self.row])
     }
 }
 
@@ -170,34 +164,164 @@ struct Raw<'a> {
 }
 
 impl Raw<'_> {
+    /// Row by row for all planes that share its bytes, so that each row comes from memory once.
     fn planes(&self, luma: impl Fn(u8) -> u8 + Copy, chroma: impl Fn(u8) -> u8 + Copy) -> Yuv {
-        let (w, h) = (self.width, self.height);
-        let [first, second, third] = self.planes;
         let sampling = match self.layout {
             Layout::Yuyv | Layout::Uyvy => Sampling::Yuv422,
             Layout::Nv12 | Layout::Yu12 => Sampling::Yuv420,
             Layout::Grey => Sampling::Gray,
         };
-        let (cw, ch) = sampling.chroma(w, h);
-        let (y, u, v) = match self.layout {
-            Layout::Yuyv => (first.each::<2, 0>(w, h, luma), first.each::<4, 1>(cw, ch, chroma), first.each::<4, 3>(cw, ch, chroma)),
-            Layout::Uyvy => (first.each::<2, 1>(w, h, luma), first.each::<4, 0>(cw, ch, chroma), first.each::<4, 2>(cw, ch, chroma)),
-            Layout::Nv12 => (first.each::<1, 0>(w, h, luma), second.each::<2, 0>(cw, ch, chroma), second.each::<2, 1>(cw, ch, chroma)),
-            Layout::Yu12 => (first.each::<1, 0>(w, h, luma), second.each::<1, 0>(cw, ch, chroma), third.each::<1, 0>(cw, ch, chroma)),
-            Layout::Grey => (first.each::<1, 0>(w, h, luma), Vec::new(), Vec::new()),
-        };
+        let w = self.width;
+        let (cw, ch) = sampling.chroma(w, self.height);
+        let (mut y, mut u, mut v) = (Vec::with_capacity(w * self.height), Vec::with_capacity(cw * ch), Vec::with_capacity(cw * ch));
+        let [first, second, third] = self.planes;
+        for row in first.iter() {
+            match self.layout {
+                Layout::Yuyv => {
+                    each::<2, 0>(&mut y, row, w, luma);
+                    each::<4, 1>(&mut u, row, cw, chroma);
+                    each::<4, 3>(&mut v, row, cw, chroma);
+                }
+                Layout::Uyvy => {
+                    each::<2, 1>(&mut y, row, w, luma);
+                    each::<4, 0>(&mut u, row, cw, chroma);
+                    each::<4, 2>(&mut v, row, cw, chroma);
+                }
+                Layout::Nv12 | Layout::Yu12 | Layout::Grey => each::<1, 0>(&mut y, row, w, luma),
+            }
+        }
+        match self.layout {
+            Layout::Nv12 => second.iter().for_each(|row| {
+                each::<2, 0>(&mut u, row, cw, chroma);
+                each::<2, 1>(&mut v, row, cw, chroma);
+            }),
+            Layout::Yu12 => {
+                second.iter().for_each(|row| each::<1, 0>(&mut u, row, cw, chroma));
+                third.iter().for_each(|row| each::<1, 0>(&mut v, row, cw, chroma));
+            }
+            Layout::Yuyv | Layout::Uyvy | Layout::Grey => {}
+        }
         Yuv { y, u, v, sampling }
     }
+}
+
+/// Adds byte `AT` of each `STEP` bytes.
+#[inline(always)]
+fn each<const STEP: usize, const AT: usize>(out: &mut Vec<u8>, row: &[u8], count: usize, level: impl Fn(u8) -> u8) {
+    let (groups, _) = row.as_chunks::<STEP>();
+    out.extend(groups[..count].iter().map(|group| level(group[AT])));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Where the formats' pages in the kernel's documentation put a pixel's bytes: luma, U, V.
+    fn at(format: [u8; 4], x: usize, y: usize, stride: usize, height: usize) -> [Option<usize>; 3] {
+        let (pair, line) = (x / 2 * 4, y * stride);
+        match &format {
+            b"YUYV" => [Some(line + x * 2), Some(line + pair + 1), Some(line + pair + 3)],
+            b"UYVY" => [Some(line + x * 2 + 1), Some(line + pair), Some(line + pair + 2)],
+            b"NV12" => {
+                let u = stride * height + y / 2 * stride.next_multiple_of(2) + x / 2 * 2;
+                [Some(line + x), Some(u), Some(u + 1)]
+            }
+            b"YU12" => {
+                let (chroma, half) = (stride.div_ceil(2), height.div_ceil(2));
+                let u = stride * height + y / 2 * chroma + x / 2;
+                [Some(line + x), Some(u), Some(u + chroma * half)]
+            }
+            _ => [Some(line + x), None, None],
+        }
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    }
+
+    /// How many bytes a frame needs, as its own complaint says.
+    fn needed(format: [u8; 4], width: u32, height: u32, stride: u32) -> usize {
+        let complaint = planar(format, &[], width, height, stride, Range::Full).unwrap_err().to_string();
+        let number = complaint.split_once(" bytes came, ").and_then(|(_, rest)| rest.split(' ').next()).map(str::parse);
+        number.unwrap_or_else(|| panic!("{complaint}")).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn every_pixel_of_every_format_lands_where_it_belongs(
+            format in prop::sample::select(FORMATS), width in 1u32..40, height in 1u32..20, gap in 0u32..20, tight in any::<bool>(),
+        ) {
+            let (w, h) = (width as usize, height as usize);
+            let row = if matches!(&format, b"YUYV" | b"UYVY") { width.div_ceil(2) * 4 } else { width };
+            let stride = row + if tight { 0 } else { gap };
+            let len = needed(format, width, height, stride);
+            let data = noise(len);
+            let yuv = planar(format, &data, width, height, if tight { 0 } else { stride }, Range::Full).unwrap();
+            prop_assert!(yuv.fits(width, height));
+            let (cw, ch) = yuv.sampling.chroma(w, h);
+            for y in 0..h {
+                for x in 0..w {
+                    let [luma, u, v] = at(format, x, y, stride as usize, h).map(|at| at.map(|at| data[at]));
+                    prop_assert_eq!(luma, Some(yuv.y[y * w + x]));
+                    if cw > 0 {
+                        let chroma = y * ch / h * cw + x / 2;
+                        let chroma = if yuv.sampling == Sampling::Yuv420 { y / 2 * cw + x / 2 } else { chroma };
+                        prop_assert_eq!((u, v), (Some(yuv.u[chroma]), Some(yuv.v[chroma])));
+                    }
+                }
+            }
+            // One byte less is too few, and the complaint says both numbers.
+            let short = planar(format, &data[..len - 1], width, height, stride, Range::Full).unwrap_err().to_string();
+            prop_assert!(short.contains(&format!("{} bytes came, {len} are needed", len - 1)), "{}", short);
+        }
+
+        #[test]
+        fn no_size_or_stride_panics_or_makes_memory_of_nothing(
+            format in prop::sample::select(FORMATS), width: u32, height: u32, stride: u32, small in any::<[bool; 3]>(),
+            data in prop::collection::vec(any::<u8>(), 0..4096),
+        ) {
+            let [width, height, stride] = [(width, 0), (height, 1), (stride, 2)].map(|(n, i)| if small[i] { n % 70 } else { n });
+            if let Ok(yuv) = planar(format, &data, width, height, stride, Range::Limited) {
+                prop_assert!(yuv.fits(width, height) && yuv.y.len() <= data.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_frame_is_refused_with_its_reason() {
+        let says = |format: &[u8; 4], width, height, stride| {
+            planar(*format, &[0; 64], width, height, stride, Range::Full).unwrap_err().to_string()
+        };
+        assert_eq!(says(b"H264", 4, 4, 0), "no picture in H264 of 4x4: an unknown format");
+        assert_eq!(says(b"GREY", 0, 4, 0), "no picture in GREY of 0x4: it has no pixels");
+        assert_eq!(says(b"YUYV", 4, 4, 7), "no picture in YUYV of 4x4: its rows are 8 bytes, but the driver says 7");
+        assert_eq!(says(b"YUYV", 640, 480, 0), "no picture in YUYV of 640x480: 64 bytes came, 614400 are needed");
+        assert!(says(b"\0\n\xff ", 4, 4, 0).is_ascii());
+    }
 
     #[test]
     fn studio_levels_become_full_levels() {
         let data = [16, 128, 235, 240, 126, 16, 255, 128];
         let yuv = planar(*b"YUYV", &data, 2, 2, 0, Range::Limited).unwrap();
         assert_eq!((yuv.y, yuv.u, yuv.v), (vec![0, 255, 128, 255], vec![128, 0], vec![255, 128]));
+        let mut there = Yuv { y: vec![0, 16, 126, 235, 255], u: vec![16, 128, 240], v: vec![128], sampling: Sampling::Yuv420 };
+        stretch(&mut there);
+        assert_eq!((there.y, there.u, there.v), (vec![0, 0, 128, 255, 255], vec![0, 128, 255], vec![128]));
+        for code in 0..=255u8 {
+            let luma = ((f64::from(code) - 16.0) * 255.0 / 219.0).clamp(0.0, 255.0);
+            let chroma = ((f64::from(code) - 128.0) * 255.0 / 224.0 + 128.0).clamp(0.0, 255.0);
+            assert!((f64::from(full_luma(code)) - luma).abs() < 0.55, "luma {code}");
+            assert!((f64::from(full_chroma(code)) - chroma).abs() < 0.85, "chroma {code}");
+        }
+        assert_eq!(full_chroma(128), 128, "no colour stays no colour");
+    }
+
+    #[test]
+    fn levels_are_the_drivers_word_and_else_the_kernels_default() {
+        const SRGB: u32 = 8;
+        const JPEG: u32 = 7;
+        let of = |quantization, colorspace| Range::of(quantization, colorspace) == Range::Full;
+        assert_eq!([of(0, SRGB), of(0, JPEG), of(1, SRGB), of(2, JPEG), of(99, 0)], [false, true, true, false, false]);
     }
 }

@@ -1,25 +1,26 @@
-//! What cheap cameras leave out of a JPEG or put around it, mended without touching the picture.
+//! What cameras leave out of a JPEG or put between its parts, mended without touching the picture.
 //!
 //! | found | done |
 //! |---|---|
 //! | no Huffman tables (Motion JPEG as in AVI files) | the standard ones (ITU T.81, K.3) as a segment of their own |
 //! | bytes after the end marker | cut off |
-//! | no end marker | zeros at the end cut off, the marker added |
-//! | bytes before the start marker, or a start marker twice | cut off, if they are few |
+//! | no end marker, but a complete scan | what follows the scan is cut off, the marker added |
+//! | bytes between a part of the scan and its restart marker (Logitech C270, C910) | cut out |
+//! | a few bytes before the start marker, or a start marker twice | cut off |
 //!
-//! A whole JPEG comes back as it was, byte for byte, after a walk over its markers: nothing is decoded and nothing allocated. A
-//! byte of the scan is never changed, so the picture's pixels are those the camera coded.
-//!
-//! Without decoding nobody can say that a scan is complete. An end marker is therefore added only where the decoder that follows
-//! (`jpeg::check`, in the honesty gate) must notice what is missing: in one scan that codes every component once. Of a picture in
-//! several scans, a cut at the end of one is a valid poorer picture, so there a missing end is an error.
+//! A whole JPEG comes back as it was, byte for byte, after a walk over its markers: nothing is decoded and nothing allocated. No bit that
+//! codes a pixel is ever changed. Only pictures with restart markers or without an end have their scan's bits followed
+//! (`scan.rs`), so a cut picture never gets an end marker. Whether the rest is sound is for the decoder in the honesty gate to say.
 
 use crate::image::jpeg::ImageError;
+use crate::image::scan::{self, Shape, Table};
+use std::ops::Range;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
 const DHT: u8 = 0xc4;
+const DRI: u8 = 0xdd;
 /// Cameras that put something before the start marker put in a few bytes; more than this is another thing than a JPEG.
 const LEAD_MAX: usize = 1024;
 
@@ -54,20 +55,30 @@ const STANDARD_TABLES: [(u8, [u8; 16], &[u8]); 4] = [
 
 /// A picture in a buffer of a camera as a JPEG that any viewer shows.
 /// # Errors
-/// No start marker, a header that is cut or leads nowhere, a scan that another picture interrupts, or no end where none may be added.
+/// No start marker, a header that is cut or leads nowhere, a scan that is cut, or one that another picture interrupts.
 pub fn repair(mut jpeg: Vec<u8>) -> Result<Vec<u8>, ImageError> {
     let lead = lead(&jpeg)?;
-    let walk = walk(&jpeg, lead + 2)?;
-    jpeg.truncate(walk.end);
-    if !walk.ended {
+    let Plan { end, ended, tables_at, surplus } = plan(&jpeg, lead + 2)?;
+    jpeg.truncate(end);
+    if !ended {
         jpeg.extend([0xff, EOI]);
     }
-    if walk.lacks_tables {
-        let segment = standard_segment();
-        jpeg.splice(walk.tables_at..walk.tables_at, segment);
+    cut_out(&mut jpeg, &surplus);
+    if let Some(at) = tables_at {
+        jpeg.splice(at..at, standard_segment());
     }
     jpeg.drain(..lead);
     Ok(jpeg)
+}
+
+fn cut_out(bytes: &mut Vec<u8>, surplus: &[Range<usize>]) {
+    let Some(mut to) = surplus.first().map(|first| first.start) else { return };
+    for (index, cut) in surplus.iter().enumerate() {
+        let until = surplus.get(index + 1).map_or(bytes.len(), |next| next.start);
+        bytes.copy_within(cut.end..until, to);
+        to += until - cut.end;
+    }
+    bytes.truncate(to);
 }
 
 /// Where the last of the start markers at the front stands.
@@ -84,99 +95,170 @@ fn lead(jpeg: &[u8]) -> Result<usize, ImageError> {
     Ok(start)
 }
 
-/// What a walk over the markers found.
-struct Walk {
-    /// Where the picture ends: behind its end marker, or behind the scan's last byte.
+/// What is to be done.
+struct Plan {
+    /// Where the picture ends: behind its end marker, or behind its scan.
     end: usize,
+    /// There is an end marker.
     ended: bool,
-    lacks_tables: bool,
-    /// Behind what must stand at the front (JFIF, EXIF, comments), before everything else.
-    tables_at: usize,
-}
-
-/// What the headers say, as far as it matters here.
-#[derive(Default)]
-struct Header {
-    /// Components, where the coding is sequential with Huffman codes; none for any other coding.
-    sequential: Option<u8>,
-    /// Huffman tables that are there: a bit for each class and number.
-    tables: u8,
-    lacks_tables: bool,
+    /// Where the standard tables belong, if they are missing.
     tables_at: Option<usize>,
-    scans: u32,
-    /// The last scan codes every component.
-    complete: bool,
+    surplus: Vec<Range<usize>>,
 }
 
-fn walk(jpeg: &[u8], start: usize) -> Result<Walk, ImageError> {
+fn plan(jpeg: &[u8], start: usize) -> Result<Plan, ImageError> {
     let mut header = Header::default();
     let mut at = start;
+    // Behind what must stand at the front: JFIF, EXIF, comments.
+    let mut front = None;
     loop {
         let (marker, next) = marker(jpeg, at)?;
         if !matches!(marker, 0xe0..=0xef | 0xfe) {
-            header.tables_at.get_or_insert(at);
+            front.get_or_insert(at);
         }
+        let tables_at = if header.lacks_tables { front } else { None };
         at = match marker {
-            EOI if header.scans > 0 => return Ok(header.walked(next, true, at)),
-            EOI => return Err(damaged("it ends before its first scan")),
-            // Stand-alone markers have no business in a header, and a second start is a second picture.
-            0x00..=0xbf | 0xd0..=SOI => return Err(damaged(format!("an unexpected marker ff{marker:02x} at byte {at}"))),
+            EOI if header.scans > 0 => return Ok(Plan { end: next, ended: true, tables_at, surplus: header.surplus(jpeg, at) }),
+            // Stand-alone markers have no business here, and a second start is a second picture.
+            0x00..=0xbf | 0xd0..=EOI => return Err(damaged(format!("an unexpected marker ff{marker:02x} at byte {at}"))),
             _ => {
                 let (content, after) = segment(jpeg, next)?;
-                header.note(marker, content);
-                if marker == SOS {
-                    match scan_end(jpeg, after) {
-                        Some(end) => end,
-                        None => return header.unended(jpeg, after),
-                    }
-                } else {
+                header.note(marker, content, after);
+                if marker != SOS {
                     after
+                } else if let Some(end) = scan_end(jpeg, after) {
+                    end
+                } else {
+                    let tables_at = if header.lacks_tables { front } else { None };
+                    let followed = header.follow(jpeg).filter(|followed| only_padding(jpeg, followed.end));
+                    let followed = followed.ok_or_else(|| damaged("it is cut: its scan ends too early"))?;
+                    return Ok(Plan { end: followed.end, ended: false, tables_at, surplus: followed.surplus });
                 }
             }
         };
     }
 }
 
-impl Header {
-    fn note(&mut self, marker: u8, content: &[u8]) {
+/// What the headers say, as far as it matters here.
+#[derive(Default)]
+struct Header<'a> {
+    /// The frame's header, where the coding is sequential with Huffman codes; none for any other coding.
+    frame: Option<&'a [u8]>,
+    /// Code counts and symbols by class and number: DC 0 to 3, AC 0 to 3.
+    tables: [Option<(&'a [u8; 16], &'a [u8])>; 8],
+    restart: u16,
+    scans: u32,
+    /// Header of the last scan, and where its bits start.
+    scan: &'a [u8],
+    scan_at: usize,
+    lacks_tables: bool,
+}
+
+impl<'a> Header<'a> {
+    fn note(&mut self, marker: u8, content: &'a [u8], after: usize) {
         match marker {
-            0xc0 | 0xc1 => self.sequential = content.get(5).copied(),
-            DHT => self.tables |= tables_of(content),
-            SOS => self.note_scan(content),
+            0xc0 | 0xc1 => self.frame = Some(content),
+            DHT => self.note_tables(content),
+            DRI => self.restart = content.first_chunk().map_or(0, |n| u16::from_be_bytes(*n)),
+            SOS => {
+                self.scans += 1;
+                (self.scan, self.scan_at) = (content, after);
+                if self.frame.is_some() {
+                    let missing = |slot: usize| self.tables[slot].is_none();
+                    self.lacks_tables |= self.components().iter().any(|&[_, numbers]| slots(numbers).into_iter().any(missing));
+                }
+            }
             _ => {}
         }
     }
 
-    fn note_scan(&mut self, content: &[u8]) {
-        self.scans += 1;
-        let count = content.first().copied().unwrap_or(0);
-        self.complete = self.sequential == Some(count);
-        if self.sequential.is_some() {
-            let components = content.get(1..).unwrap_or_default().as_chunks::<2>().0;
-            for [_, numbers] in components.iter().take(count.into()) {
-                let needed = bit(0, numbers >> 4) | bit(1, numbers & 15);
-                self.lacks_tables |= needed & !self.tables != 0;
-            }
+    fn note_tables(&mut self, mut content: &'a [u8]) {
+        while let Some((&[head], rest)) = content.split_first_chunk()
+            && let Some((counts, rest)) = rest.split_first_chunk::<16>()
+        {
+            let total = counts.iter().map(|&n| usize::from(n)).sum();
+            let Some((symbols, rest)) = rest.split_at_checked(total) else { return };
+            self.tables[slot_of(head)] = Some((counts, symbols));
+            content = rest;
         }
     }
 
-    fn walked(self, end: usize, ended: bool, otherwise: usize) -> Walk {
-        Walk { end, ended, lacks_tables: self.lacks_tables, tables_at: self.tables_at.unwrap_or(otherwise) }
+    /// Each component of the last scan: its name and its tables' numbers.
+    fn components(&self) -> &'a [[u8; 2]] {
+        let Some((&count, rest)) = self.scan.split_first() else { return &[] };
+        let all = rest.as_chunks().0;
+        all.get(..count.into()).unwrap_or(all)
     }
 
-    /// A scan that runs to the end of the bytes.
-    fn unended(self, jpeg: &[u8], scan: usize) -> Result<Walk, ImageError> {
-        if self.scans != 1 || !self.complete {
-            return Err(damaged("it ends without an end marker, in one of several scans"));
+    /// Bytes to cut out of a scan with restart markers, and between it and the end marker at `end`. Where it cannot be followed, the
+    /// decoder will judge it as it is.
+    fn surplus(&self, jpeg: &[u8], end: usize) -> Vec<Range<usize>> {
+        if self.restart == 0 {
+            return Vec::new();
         }
-        let zeros = jpeg[scan..].iter().rev().take_while(|&&byte| byte == 0).count();
-        let mut end = jpeg.len() - zeros;
-        // The zero behind ff belongs to the scan: it says that the ff is no marker.
-        if zeros > 0 && end > scan && jpeg[end - 1] == 0xff {
-            end += 1;
+        let Some(mut followed) = self.follow(jpeg) else { return Vec::new() };
+        if scan_end(jpeg, followed.end) == Some(end) && jpeg[followed.end..end].iter().any(|&byte| byte != 0xff) {
+            followed.surplus.push(followed.end..end);
         }
-        Ok(self.walked(end, false, scan))
+        followed.surplus
     }
+
+    /// Follows the only scan; none where there are more, or where it does not code every component.
+    fn follow(&self, jpeg: &[u8]) -> Option<scan::Followed> {
+        let (head, frame) = self.frame?.split_first_chunk::<6>()?;
+        let &[bits, h0, h1, w0, w1, count] = head;
+        let (height, width) = (u32::from(u16::from_be_bytes([h0, h1])), u32::from(u16::from_be_bytes([w0, w1])));
+        let parts: &[[u8; 3]] = frame.as_chunks().0.get(..count.into())?;
+        if self.scans != 1 || bits != 8 || self.components().len() != parts.len() {
+            return None;
+        }
+        let tables = self.built();
+        let mut blocks = Vec::new();
+        let (mut wide, mut high) = (1, 1);
+        for &[name, numbers] in self.components() {
+            let [_, factors, _] = parts.iter().find(|part| part[0] == name)?;
+            // A single component comes block by block, whatever its factors say.
+            let (h, v) = if parts.len() == 1 { (1, 1) } else { (factors >> 4, factors & 15) };
+            (wide, high) = (wide.max(u32::from(h)), high.max(u32::from(v)));
+            let [dc, ac] = slots(numbers).map(|slot| tables[slot].as_ref());
+            blocks.extend(std::iter::repeat_n((dc?, ac?), usize::from(h) * usize::from(v)));
+        }
+        // More blocks in an MCU are against the standard (T.81, B.2.3).
+        if blocks.is_empty() || blocks.len() > 10 {
+            return None;
+        }
+        let mcus = u64::from(width.div_ceil(8 * wide)) * u64::from(height.div_ceil(8 * high));
+        scan::follow(jpeg, self.scan_at, &Shape { blocks, mcus, restart: self.restart.into() })
+    }
+
+    /// The picture's own tables, and the standard ones where they will be put in.
+    fn built(&self) -> [Option<Table>; 8] {
+        std::array::from_fn(|slot| {
+            let standard =
+                || STANDARD_TABLES.iter().find(|(number, ..)| slot_of(*number) == slot).map(|(_, counts, symbols)| (counts, *symbols));
+            let (counts, symbols) = self.tables[slot].or_else(standard)?;
+            Table::new(counts, symbols)
+        })
+    }
+}
+
+/// True where a scan that ends at `end` has nothing but zeros (or ff) behind it, and is not itself made of them: zeros are codes too,
+/// and behind a cut scan they, or what an older picture left in the buffer, would make it seem complete.
+fn only_padding(jpeg: &[u8], end: usize) -> bool {
+    let Some(&last) = jpeg.last().filter(|last| matches!(last, 0x00 | 0xff)) else { return end == jpeg.len() };
+    let padding = jpeg.len() - jpeg.iter().rev().take_while(|&&byte| byte == last).count();
+    // The zero of a stuffed ff may be the scan's last byte.
+    end == padding || end == padding + 1 && jpeg[padding - 1] == 0xff || end == jpeg.len() && end <= padding + 1
+}
+
+/// The DC and the AC table that a component's entry names.
+fn slots(numbers: u8) -> [usize; 2] {
+    [usize::from(numbers >> 4 & 3), 4 + usize::from(numbers & 3)]
+}
+
+/// The same for a table's own head: class and number.
+fn slot_of(head: u8) -> usize {
+    usize::from(head >> 4 & 1) * 4 + usize::from(head & 3)
 }
 
 /// The marker at `at`, behind any fill bytes, and what follows it.
@@ -222,22 +304,6 @@ fn position_of_ff(mut bytes: &[u8]) -> Option<usize> {
     (read > 0 && whole[read - 1] == 0xff).then(|| read - 1)
 }
 
-/// One bit per table: DC 0 to 3, AC 0 to 3.
-fn bit(class: u8, number: u8) -> u8 {
-    1 << ((class & 1) * 4 + (number & 3))
-}
-
-/// The tables a DHT segment defines.
-fn tables_of(mut content: &[u8]) -> u8 {
-    let mut tables = 0;
-    while let Some((head, rest)) = content.split_first_chunk::<17>() {
-        tables |= bit(head[0] >> 4, head[0] & 15);
-        let values = head[1..].iter().map(|&n| usize::from(n)).sum();
-        content = rest.get(values..).unwrap_or_default();
-    }
-    tables
-}
-
 fn standard_segment() -> Vec<u8> {
     let mut content = Vec::new();
     for (number, lengths, values) in STANDARD_TABLES {
@@ -254,17 +320,4 @@ fn damaged(cause: impl Into<String>) -> ImageError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::frame::{Sampling, Yuv};
-    use crate::image::jpeg;
-
-    #[test]
-    fn a_whole_picture_comes_back_as_it_was() {
-        let yuv = Yuv { y: vec![90; 64 * 48], u: vec![128; 32 * 48], v: vec![100; 32 * 48], sampling: Sampling::Yuv422 };
-        let whole = jpeg::encode(&yuv, 64, 48, 85).unwrap();
-        assert_eq!(repair(whole.clone()).unwrap(), whole);
-        let padded = [&whole[..], &[0; 100]].concat();
-        assert_eq!(repair(padded).unwrap(), whole);
-    }
-}
+mod tests;

@@ -5,9 +5,10 @@
 //! own: keyframes need nothing from before, and hostile bytes cannot leave anything behind.
 //!
 //! Cameras mostly code "studio" levels (black 16, white 235); a JPEG means 0 to 255. Unless the stream says that it is full
-//! range already, the planes are stretched by table, or every picture would look foggy.
+//! range already, the planes are stretched, or every picture would look foggy.
 
 use crate::image::frame::{Sampling, Yuv};
+use crate::image::planar;
 use h264_reader::nal::sps::SeqParameterSet;
 use rusty_h264_common::nal::{emulation_unprevent, split_annex_b};
 use rusty_h264_decoder::{DecodeError, Decoder, Sps, au_is_idr};
@@ -52,7 +53,7 @@ pub fn decode(annex_b: &[u8], pixels_max: u64) -> Result<Picture, Undecodable> {
     let frame = decoded.ok_or_else(|| Undecodable::Damaged("a part of the keyframe is missing".into()))?;
     let mut yuv = Yuv { y: frame.y, u: frame.u, v: frame.v, sampling: Sampling::Yuv420 };
     if !full_range {
-        stretch(&mut yuv);
+        planar::stretch(&mut yuv);
     }
     Ok(Picture { yuv, width: frame.width as u32, height: frame.height as u32 })
 }
@@ -62,17 +63,6 @@ fn says_full_range(sps: &[u8]) -> bool {
     let Ok(rbsp) = h264_reader::rbsp::decode_nal(sps) else { return false };
     let Ok(sps) = SeqParameterSet::from_bits(h264_reader::rbsp::BitReader::new(&*rbsp)) else { return false };
     sps.vui_parameters.and_then(|vui| vui.video_signal_type).is_some_and(|signal| signal.video_full_range_flag)
-}
-
-fn stretch(yuv: &mut Yuv) {
-    let table = |zero: i32, range: i32, middle: i32| -> [u8; 256] {
-        std::array::from_fn(|code| {
-            (((code as i32 - zero) * 255 + (code as i32 - zero).signum() * range / 2) / range + middle).clamp(0, 255) as u8
-        })
-    };
-    let (luma, chroma) = (table(16, 219, 0), table(128, 224, 128));
-    yuv.y.iter_mut().for_each(|p| *p = luma[usize::from(*p)]);
-    yuv.u.iter_mut().chain(&mut yuv.v).for_each(|p| *p = chroma[usize::from(*p)]);
 }
 
 /// What a parameter set demands will not change by waiting for another frame.
@@ -98,13 +88,6 @@ fn unsupported(what: &str) -> Undecodable {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn studio_levels_become_full_levels() {
-        let mut yuv = Yuv { y: vec![0, 16, 126, 235, 255], u: vec![16, 128, 240], v: vec![128], sampling: Sampling::Yuv420 };
-        stretch(&mut yuv);
-        assert_eq!((yuv.y, yuv.u, yuv.v), (vec![0, 0, 128, 255, 255], vec![0, 128, 255], vec![128]));
-    }
 
     #[test]
     fn noise_is_damaged_never_a_picture() {
