@@ -592,44 +592,6 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
     assert!(load(&dir.0.join("none")).unwrap_err().to_string().contains("cannot be read (No such file"));
 }
 
-/// A shipped file with the marks of its examples taken away: `#key = value` and `#[section]`, without a space.
-fn with_all_examples(text: &str, password: &str) -> String {
-    let mark = |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()));
-    let lines = text.lines().map(|line| if mark(line) { &line[1..] } else { line });
-    let lines = lines.filter(|line| !line.starts_with("password_credential"));
-    lines
-        .map(|line| if line.starts_with("password_file") { format!("password_file = \"{password}\"\n") } else { format!("{line}\n") })
-        .collect()
-}
-
-#[test]
-fn the_examples_that_we_ship_are_accepted_as_they_are_and_with_every_line_in_use() {
-    let dir = Dir::new("example");
-    let password = dir.write("password", "hunter2\n").display().to_string();
-    for (board, text, cameras) in [
-        ("generic", include_str!("../../board/generic/shutterd.toml"), (1, 4)),
-        ("rpi", include_str!("../../board/rpi/shutterd.toml"), (1, 6)),
-        ("jetson", include_str!("../../board/jetson/shutterd.toml"), (1, 4)),
-        ("qemu-virt", include_str!("../../board/qemu-virt/shutterd.toml"), (4, 4)),
-    ] {
-        let (settings, warnings) = checked(text).unwrap_or_else(|wrong| panic!("{board}: {wrong}"));
-        assert_eq!((settings.cameras.len(), settings.schedules.len()), (cameras.0, cameras.0), "{board}");
-        let test_card = |warning: &Finding| warning.message.ends_with("is a test card, not a camera");
-        assert!(warnings.len() == 1 && test_card(&warnings[0]), "{board}: {warnings:?}");
-        let full = with_all_examples(text, &password);
-        let (settings, warnings) = checked(&full).unwrap_or_else(|wrong| panic!("{board}: {wrong}\n{full}"));
-        assert_eq!(settings.cameras.len(), cameras.1, "{board}");
-        // Of two ways to the same picture only one has a schedule, and of two to thin the store only one is of use.
-        let others = ["no enabled schedule uses camera \"csi-", "[keep] thin: its last step is never reached, because age"];
-        let expected = |warning: &Finding| test_card(warning) || others.iter().any(|other| warning.message.starts_with(other));
-        assert!(warnings.iter().all(expected), "{board}: {warnings:?}");
-        assert!(settings.hub.is_some_and(|hub| hub.tls.is_some() == (board != "qemu-virt")), "{board}");
-        // A wrong line among the examples would be seen.
-        let first = full.replacen("timeout = ", "tiemout = ", 1);
-        assert_eq!(checked(&first).is_err(), full.contains("timeout = "), "{board}");
-    }
-}
-
 #[test]
 fn a_hostile_file_is_refused_quickly_and_in_few_words() {
     for text in [
