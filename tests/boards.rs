@@ -1,10 +1,11 @@
-//! What is shipped for boards besides their configuration (`src/config/tests.rs` reads that): udev rules, and the script that takes
-//! a picture with a Jetson's own pipeline.
+//! What is shipped for boards: their configurations, with every example in use, udev rules, and the script that takes a picture
+//! with a Jetson's own pipeline.
 
 #[path = "rig/agent.rs"]
 mod rig;
 
 use rig::{Node, text};
+use shutterd::config::{self, Finding};
 use shutterd::image::jpeg;
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +39,49 @@ fn every_board_has_its_parts_and_check_accepts_its_file() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     assert_eq!(there, BOARDS.map(str::to_owned).into(), "a board without a test");
+}
+
+/// A shipped file with the marks of its examples taken away: `#key = value` and `#[section]`, without a space.
+fn with_all_examples(text: &str, password: &str) -> String {
+    let mark = |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()));
+    let lines = text.lines().map(|line| if mark(line) { &line[1..] } else { line });
+    let lines = lines.filter(|line| !line.starts_with("password_credential"));
+    lines
+        .map(|line| if line.starts_with("password_file") { format!("password_file = \"{password}\"\n") } else { format!("{line}\n") })
+        .collect()
+}
+
+#[test]
+fn the_examples_that_we_ship_are_accepted_as_they_are_and_with_every_line_in_use() {
+    let password = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("boards-password-{}", std::process::id()));
+    std::fs::write(&password, "hunter2\n").unwrap();
+    std::fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+    // Not every machine that runs tests has a serial number.
+    let own = |text: &str| if text.contains("\n[node]\n") { "" } else { "[node]\nid = \"n1\"\n" };
+    let checked = |text: &str| config::parse(&format!("{}{text}", own(text)), "f.toml");
+    for (board, text, cameras) in [
+        ("generic", include_str!("../board/generic/shutterd.toml"), (1, 4)),
+        ("rpi", include_str!("../board/rpi/shutterd.toml"), (1, 6)),
+        ("jetson", include_str!("../board/jetson/shutterd.toml"), (1, 4)),
+        ("qemu-virt", include_str!("../board/qemu-virt/shutterd.toml"), (4, 4)),
+    ] {
+        let (settings, warnings) = checked(text).unwrap_or_else(|wrong| panic!("{board}: {wrong}"));
+        assert_eq!((settings.cameras.len(), settings.schedules.len()), (cameras.0, cameras.0), "{board}");
+        let test_card = |warning: &Finding| warning.message.ends_with("is a test card, not a camera");
+        assert!(warnings.len() == 1 && test_card(&warnings[0]), "{board}: {warnings:?}");
+        let full = with_all_examples(text, &password.display().to_string());
+        let (settings, warnings) = checked(&full).unwrap_or_else(|wrong| panic!("{board}: {wrong}\n{full}"));
+        assert_eq!(settings.cameras.len(), cameras.1, "{board}");
+        // Of two ways to the same picture only one has a schedule, and of two to thin the store only one is of use.
+        let others = ["no enabled schedule uses camera \"csi-", "[keep] thin: its last step is never reached, because age"];
+        let expected = |warning: &Finding| test_card(warning) || others.iter().any(|other| warning.message.starts_with(other));
+        assert!(warnings.iter().all(expected), "{board}: {warnings:?}");
+        assert!(settings.hub.is_some_and(|hub| hub.tls.is_some() == (board != "qemu-virt")), "{board}");
+        // A wrong line among the examples would be seen.
+        let first = full.replacen("timeout = ", "tiemout = ", 1);
+        assert_eq!(checked(&first).is_err(), full.contains("timeout = "), "{board}");
+    }
+    std::fs::remove_file(password).unwrap();
 }
 
 /// What is wrong with a rules file: the mistakes that udev would only log, on a board far away.

@@ -369,8 +369,10 @@ impl Worker {
     fn take_next(&mut self, want: &Want) -> Result<Picture, CaptureError> {
         let was_open = self.source.is_some();
         let first = self.grab(want);
+        // Such a source has waited for its camera already.
+        let waited = matches!(first, Err(CaptureError::Unreachable { .. })) && self.source.as_ref().is_some_and(|s| s.streams());
         let frame = match first {
-            Err(e @ (CaptureError::Broken { .. } | CaptureError::Unreachable { .. })) if was_open && !want.deadline.passed() => {
+            Err(e @ (CaptureError::Broken { .. } | CaptureError::Unreachable { .. })) if was_open && !waited && !want.deadline.passed() => {
                 tracing::debug!(camera = %self.settings.id, error = %e, "the open session was dead; trying a new one");
                 self.source = None;
                 self.grab(want)?

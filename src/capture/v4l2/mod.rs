@@ -349,7 +349,7 @@ impl Source for V4l2 {
                 let opened = self.open_when_there(want);
                 self.open = Some(opened.map_err(|error| match error {
                     CaptureError::Unreachable { cause, .. } if came.gone > 0 => {
-                        self.unreachable(format!("it was unplugged during the capture and did not come back: {cause}"))
+                        self.unreachable(format!("it was unplugged and is not back: {cause}"))
                     }
                     other => other,
                 })?);
