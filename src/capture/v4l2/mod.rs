@@ -80,6 +80,7 @@ struct Open {
     queue: Queue,
     mode: Mode,
     node: PathBuf,
+    period_ms: u64,
     silence_ms: u64,
     opened_ms: u64,
     /// While exposure is watched, and until when.
@@ -237,7 +238,7 @@ impl V4l2 {
         let budget_ms = (want.deadline.left().as_millis() as u64 / 2).min(SETTLE_MAX_MS);
         let silence_ms = FIRST_FRAME_MS.max(SILENCE_PERIODS * period_ms);
         let settling = Some((Settling::default(), boottime_now_ms() + budget_ms));
-        Ok(Open { queue, mode, node, silence_ms, opened_ms, settling })
+        Ok(Open { queue, mode, node, period_ms, silence_ms, opened_ms, settling })
     }
 
     fn find(&self) -> Result<Vec<find::Node>, CaptureError> {
@@ -274,7 +275,7 @@ impl V4l2 {
                     Ok(((data, width, height), Some(settled))) => {
                         if open.settling.take().is_some() {
                             self.warm_up_ms = Some(boottime_now_ms() - open.opened_ms);
-                            open.silence_ms = (open.silence_ms / 2).max(SILENCE_MIN_MS);
+                            open.silence_ms = (SILENCE_PERIODS * open.period_ms).max(SILENCE_MIN_MS);
                         }
                         self.unsettled = !settled;
                         return Ok(Frame { data, width, height, taken_ms });
