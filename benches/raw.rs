@@ -258,7 +258,7 @@ fn without_tables(jpeg: &[u8]) -> Vec<u8> {
 }
 
 /// Processor time of this thread in milliseconds.
-fn timed<T>(mut work: impl FnMut() -> Outcome<T>) -> Outcome<f64> {
+fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<f64> {
     let now = || {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6

@@ -5,8 +5,9 @@
 //! stretched here, and the caller says which they are, from what the driver answered ([`Range::of`]). Peers differ: ffmpeg stretches, fswebcam
 //! and ustreamer take the numbers as they come.
 //!
-//! **Speed.** Every plane is "each n-th byte of a row", written as an iterator of known length that the compiler turns into vector code;
-//! stretching is 16-bit arithmetic, not a table, because a table cannot be vectorised.
+//! **Speed.** Every plane is "each n-th byte of a row". Taken as shifts of 16- and 32-bit words in iterators of known length this
+//! becomes vector code even for SSE2; picked by index it does not, and takes five times as long (0.96 against 0.18 ms for 1080p YUYV).
+//! Stretching is 16-bit arithmetic, not a table, because a table cannot be vectorised.
 
 use crate::image::frame::{Sampling, Yuv};
 use crate::image::jpeg::ImageError;
@@ -60,23 +61,23 @@ pub fn planar(format: [u8; 4], data: &[u8], width: u32, height: u32, stride: u32
 
 /// Stretches studio levels of planes that are there already.
 pub fn stretch(yuv: &mut Yuv) {
-    yuv.y.iter_mut().for_each(|level| *level = full_luma(*level));
-    yuv.u.iter_mut().chain(&mut yuv.v).for_each(|level| *level = full_chroma(*level));
+    yuv.y.iter_mut().for_each(|level| *level = full_luma((*level).into()) as u8);
+    yuv.u.iter_mut().chain(&mut yuv.v).for_each(|level| *level = full_chroma((*level).into()) as u8);
 }
 
 /// 16 to 235 becomes 0 to 255. The factor is 255/219 in 1/256; with both ends clamped nothing leaves 16 bits, and no level is more
 /// than 0.55 off.
 #[inline(always)]
-fn full_luma(level: u8) -> u8 {
-    let over = u16::from(level.saturating_sub(16)).min(219);
-    ((over * 298 + 137) >> 8) as u8
+fn full_luma(level: u16) -> u16 {
+    let over = level.saturating_sub(16).min(219);
+    (over * 298 + 137) >> 8
 }
 
 /// 16 to 240 becomes 0 to 255, and 128, no colour, stays exactly that.
 #[inline(always)]
-fn full_chroma(level: u8) -> u8 {
-    let over = u16::from(level.saturating_sub(16)).min(224);
-    ((over * 291 + 255) >> 8) as u8
+fn full_chroma(level: u16) -> u16 {
+    let over = level.saturating_sub(16).min(224);
+    (over * 291 + 255) >> 8
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +166,7 @@ struct Raw<'a> {
 
 impl Raw<'_> {
     /// Row by row for all planes that share its bytes, so that each row comes from memory once.
-    fn planes(&self, luma: impl Fn(u8) -> u8 + Copy, chroma: impl Fn(u8) -> u8 + Copy) -> Yuv {
+    fn planes(&self, luma: impl Fn(u16) -> u16 + Copy, chroma: impl Fn(u16) -> u16 + Copy) -> Yuv {
         let sampling = match self.layout {
             Layout::Yuyv | Layout::Uyvy => Sampling::Yuv422,
             Layout::Nv12 | Layout::Yu12 => Sampling::Yuv420,
@@ -178,26 +179,26 @@ impl Raw<'_> {
         for row in first.iter() {
             match self.layout {
                 Layout::Yuyv => {
-                    each::<2, 0>(&mut y, row, w, luma);
-                    each::<4, 1>(&mut u, row, cw, chroma);
-                    each::<4, 3>(&mut v, row, cw, chroma);
+                    of_two::<0>(&mut y, row, w, luma);
+                    of_four::<1>(&mut u, row, cw, chroma);
+                    of_four::<3>(&mut v, row, cw, chroma);
                 }
                 Layout::Uyvy => {
-                    each::<2, 1>(&mut y, row, w, luma);
-                    each::<4, 0>(&mut u, row, cw, chroma);
-                    each::<4, 2>(&mut v, row, cw, chroma);
+                    of_two::<1>(&mut y, row, w, luma);
+                    of_four::<0>(&mut u, row, cw, chroma);
+                    of_four::<2>(&mut v, row, cw, chroma);
                 }
-                Layout::Nv12 | Layout::Yu12 | Layout::Grey => each::<1, 0>(&mut y, row, w, luma),
+                Layout::Nv12 | Layout::Yu12 | Layout::Grey => bytes(&mut y, row, w, luma),
             }
         }
         match self.layout {
             Layout::Nv12 => second.iter().for_each(|row| {
-                each::<2, 0>(&mut u, row, cw, chroma);
-                each::<2, 1>(&mut v, row, cw, chroma);
+                of_two::<0>(&mut u, row, cw, chroma);
+                of_two::<1>(&mut v, row, cw, chroma);
             }),
             Layout::Yu12 => {
-                second.iter().for_each(|row| each::<1, 0>(&mut u, row, cw, chroma));
-                third.iter().for_each(|row| each::<1, 0>(&mut v, row, cw, chroma));
+                second.iter().for_each(|row| bytes(&mut u, row, cw, chroma));
+                third.iter().for_each(|row| bytes(&mut v, row, cw, chroma));
             }
             Layout::Yuyv | Layout::Uyvy | Layout::Grey => {}
         }
@@ -205,11 +206,24 @@ impl Raw<'_> {
     }
 }
 
-/// Adds byte `AT` of each `STEP` bytes.
+/// Adds every byte.
 #[inline(always)]
-fn each<const STEP: usize, const AT: usize>(out: &mut Vec<u8>, row: &[u8], count: usize, level: impl Fn(u8) -> u8) {
-    let (groups, _) = row.as_chunks::<STEP>();
-    out.extend(groups[..count].iter().map(|group| level(group[AT])));
+fn bytes(out: &mut Vec<u8>, row: &[u8], count: usize, level: impl Fn(u16) -> u16) {
+    out.extend(row[..count].iter().map(|&byte| level(byte.into()) as u8));
+}
+
+/// Adds byte `AT` of each two.
+#[inline(always)]
+fn of_two<const AT: u32>(out: &mut Vec<u8>, row: &[u8], count: usize, level: impl Fn(u16) -> u16) {
+    let (groups, _) = row.as_chunks();
+    out.extend(groups[..count].iter().map(|group| level(u16::from_le_bytes(*group) >> (8 * AT) & 0xff) as u8));
+}
+
+/// Adds byte `AT` of each four.
+#[inline(always)]
+fn of_four<const AT: u32>(out: &mut Vec<u8>, row: &[u8], count: usize, level: impl Fn(u16) -> u16) {
+    let (groups, _) = row.as_chunks();
+    out.extend(groups[..count].iter().map(|group| level((u32::from_le_bytes(*group) >> (8 * AT) & 0xff) as u16) as u8));
 }
 
 #[cfg(test)]
@@ -308,7 +322,7 @@ mod tests {
         let mut there = Yuv { y: vec![0, 16, 126, 235, 255], u: vec![16, 128, 240], v: vec![128], sampling: Sampling::Yuv420 };
         stretch(&mut there);
         assert_eq!((there.y, there.u, there.v), (vec![0, 0, 128, 255, 255], vec![0, 128, 255], vec![128]));
-        for code in 0..=255u8 {
+        for code in 0..=255u16 {
             let luma = ((f64::from(code) - 16.0) * 255.0 / 219.0).clamp(0.0, 255.0);
             let chroma = ((f64::from(code) - 128.0) * 255.0 / 224.0 + 128.0).clamp(0.0, 255.0);
             assert!((f64::from(full_luma(code)) - luma).abs() < 0.55, "luma {code}");
