@@ -47,7 +47,7 @@ mkdir "$root/root/deb" && cp "$deb" "$root/root/deb/first.deb"
 # The same once more as a newer version.
 dpkg-deb -R "$deb" "$root/root/deb/next"
 sed -i 's/^Version: .*/&+next/' "$root/root/deb/next/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$root/root/deb/next" "$root/root/deb/next.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$root/root/deb/next" "$root/root/deb/next.deb" >/dev/null
 rm -rf "$root/root/deb/next"
 cat >"$root/root/fast.toml" <<'END'
 [cameras.card]
