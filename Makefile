@@ -11,8 +11,11 @@
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
+# | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | CROSSTIME |
+# | make cross-test | the unit tests as ARM programs, in an emulated processor    | TESTTIME |
+# | make build-root | Debian with cross compilers; `cross` makes it where needed  | ROOTTIME |
 
-.PHONY: run test build test-unit test-system lint soak bench check setup setup-test clean
+.PHONY: run test build test-unit test-system lint soak bench check cross cross-test build-root setup setup-test setup-build-root clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -128,5 +131,22 @@ run: setup
 	target/debug/shutterd --config $(DEMO)/shutterd.toml run & agent=$$!; \
 	wait $$agent || true; stop
 
+# For a board, into target/cross/<arch>/, checked for what the board has: processor, C library, room. board/cross.sh says which way
+# it builds and why; CROSS_WAY=rustup, root or cross chooses one. BUILD_ROOT is where the build root stands.
+export BUILD_ROOT CROSS_WAY HUB
+cross:
+	board/cross.sh "$(BOARD)" $(ARCH)
+
+cross-test:
+	board/cross.sh --test arm64
+	board/cross.sh --test armhf
+
+build-root:
+	board/build-root.sh
+
+setup-build-root:
+	@$(call install,debootstrap debian-archive-keyring,what makes a Debian in a directory)
+
 clean:
+	board/build-root.sh remove
 	$(CARGO) clean

@@ -132,7 +132,9 @@ impl Index {
             let first_ms = range.from.due_ms;
             let step_ms = step_of(&range).unwrap_or((last_ms - first_ms).max(1));
             let skipped = from.saturating_sub(first_ms).div_ceil(step_ms);
-            let slots = (first_ms + skipped * step_ms..=last_ms.min(to)).step_by(step_ms as usize);
+            // Counted in u64: `step_by` takes a usize, and on a 32-bit board that is 49 days.
+            let slots =
+                (skipped..).map_while(|n| n.checked_mul(step_ms)?.checked_add(first_ms)).take_while(|due_ms| *due_ms <= last_ms.min(to));
             found.extend(slots.take(EXPANDED_MAX).map(|due_ms| (due_ms, range.outcome.clone())));
         }
         for entry in table.range((name, boot, from)..=(name, boot, to))? {

@@ -510,6 +510,21 @@ mod ledger {
         assert_eq!(index.days(29).unwrap()[0].3["failed: timeout"], 288);
     }
 
+    /// More milliseconds apart than a 32-bit board can count in one word.
+    #[test]
+    fn slots_two_months_apart_are_told_where_they_were() {
+        let index = Index::in_memory().unwrap();
+        let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+        let schedule: ScheduleId = "season".parse().unwrap();
+        let due = [1_000, 1_000 + 60 * DAY_MS, 1_000 + 120 * DAY_MS];
+        let at = |due_ms| Instant { boot: 1, due_ms, wall_ms: None };
+        let outcome = Outcome::Off { reason: Off::Crash };
+        let range = GapRange { schedule: schedule.clone(), from: at(due[0]), to: at(due[2]), outcome, count: Some(3) };
+        index.commit(&Change { ranges: vec![range], ..Change::default() }, &mut counters, false).unwrap();
+        let told = |from| index.outcomes(&schedule, 1, from, u64::MAX).unwrap().into_iter().map(|(due_ms, _)| due_ms).collect::<Vec<_>>();
+        assert_eq!((told(0), told(1_001)), (due.to_vec(), due[1..].to_vec()));
+    }
+
     /// The hub answers with all it has between two numbers: of an archive that was thinned out that may be a year.
     #[test]
     fn a_question_to_the_hub_spans_no_more_numbers_than_it_can_answer() {
