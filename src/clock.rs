@@ -121,6 +121,25 @@ pub fn boottime_now_ms() -> u64 {
     SystemClock.boottime_ms()
 }
 
+/// An instant of CLOCK_MONOTONIC, with which drivers stamp frames, on the boot clock. The two differ by the time spent in suspend so far.
+pub fn boottime_of_monotonic_ms(monotonic_ms: u64) -> u64 {
+    let read_us = |id| {
+        let now = rustix::time::clock_gettime(id);
+        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    };
+    let (mut asleep_us, mut doubt_us) = (0, u64::MAX);
+    // Somebody else may run between two reads; of a few tries the closest counts.
+    for _ in 0..4 {
+        let (before, boot, after) = (read_us(ClockId::Monotonic), read_us(ClockId::Boottime), read_us(ClockId::Monotonic));
+        if after - before < doubt_us {
+            // In doubt the difference is too small, and an old frame is never taken for a younger one.
+            (asleep_us, doubt_us) = (boot.saturating_sub(after), after - before);
+        }
+    }
+    // Rounded, for the reads are never at the same instant.
+    monotonic_ms + (asleep_us + 500) / 1_000
+}
+
 /// One timerfd on CLOCK_BOOTTIME: wakes the runtime at an instant, and never otherwise.
 pub struct BootTimer {
     fd: AsyncFd<std::os::fd::OwnedFd>,

@@ -58,6 +58,10 @@ pub const ASK_MAX: usize = 256;
 pub const ASK_SPAN_MAX: u64 = 4_096;
 /// Largest picture accepted from any source.
 pub const PICTURE_BYTES_MAX: usize = 32 << 20;
+/// Most that the program of a `command:` camera may say on its standard error in one run.
+pub const PROGRAM_WORDS_MAX: usize = 4 << 20;
+/// Time that a program has to end when it is told to, taken from the camera's `timeout`.
+pub const PROGRAM_GRACE_MAX_MS: u64 = 1_000;
 /// Default of `max_pixels`, checked from headers before anything is allocated (8K UHD).
 pub const PIXELS_MAX: u64 = 7_680 * 4_320;
 /// Scans a progressive JPEG may have; ordinary ones have ten, a hostile one thousands, each a pass over the picture.
@@ -92,6 +96,9 @@ pub const GAP_BYTES_MAX: usize = 16 << 10;
 pub const QUARANTINE_FILES_MAX: usize = 32;
 /// Most that `max_pixels` can be raised to: its frame, decoded, still fits the memory of a small board.
 pub const PIXELS_LIMIT: u64 = 4 * PIXELS_MAX;
+/// Longest side of a picture that a JPEG can hold, and the highest rate of frames that a camera is asked for.
+pub const SIDE_MAX: u32 = 65_535;
+pub const RATE_MAX: u64 = 1_000;
 /// Side of a test card.
 pub const PATTERN_SIDE_MIN: u32 = 16;
 pub const PATTERN_SIDE_MAX: u32 = 7_680;

@@ -49,7 +49,7 @@ const MISTAKES: [(&str, &str); 9] = [
     ),
     (
         "[cameras.gate]\nsource = \"ftp://10.0.0.5/x\"",
-        "7: [cameras.gate] source: not a camera address; it begins with rtsp://, v4l2: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
+        "7: [cameras.gate] source: not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"",
     ),
 ];
 

@@ -51,8 +51,9 @@ impl Agent {
             user: login.map(|(user, _)| user.into()),
             password: login.map(|(_, password)| Secret::new(password.into())),
         };
-        let camera = settings::Camera { id: "gate".parse().unwrap(), source, quality: 85, timeout: PATIENCE, max_pixels };
-        capture::open(&camera, keep_open, self.handle.clone()).unwrap()
+        let camera =
+            settings::Camera { id: "gate".parse().unwrap(), source, quality: 85, timeout: PATIENCE, max_pixels, video: Default::default() };
+        capture::open(&camera, keep_open, PATIENCE, self.handle.clone()).unwrap()
     }
     fn stop(&mut self) {
         drop(self.stop.take());

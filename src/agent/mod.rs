@@ -20,7 +20,7 @@ use crate::store::{Configure, OpenError, Past, Place, Quota, Rules, Store};
 use crate::uplink;
 use crate::wheel::{TimerId, Wheel};
 use past::{Account, count_off, slot_run, why_off};
-use plans::keep_open;
+use plans::interval_ms;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -447,7 +447,7 @@ impl Agent {
             if self.cameras.contains_key(&settings.id) {
                 continue;
             }
-            match Camera::start(settings.clone(), keep_open(&self.settings, &settings.id), around.clone()) {
+            match Camera::start(settings.clone(), interval_ms(&self.settings, &settings.id), around.clone()) {
                 Ok(camera) => {
                     self.cameras.insert(settings.id.clone(), (camera, false));
                     self.status.edit(|now| {
@@ -530,7 +530,7 @@ impl Agent {
     /// Ends cameras that are gone or changed; they finish in the background.
     fn swap_cameras(&mut self, old: &Settings, store: &Store) {
         let stays = |id: &CameraId| {
-            let same = |s: &Settings| s.cameras.iter().find(|c| c.id == *id).cloned().map(|c| (c, keep_open(s, id)));
+            let same = |s: &Settings| s.cameras.iter().find(|c| c.id == *id).cloned().map(|c| (c, interval_ms(s, id)));
             same(old).is_some() && same(old) == same(&self.settings)
         };
         let gone: Vec<_> = self.cameras.keys().filter(|id| !stays(id)).cloned().collect();

@@ -1,6 +1,5 @@
 //! What the settings mean for planner and cameras.
 
-use crate::camera::KEEP_OPEN_BELOW_MS;
 use crate::clock::Reading;
 use crate::config::settings::{self, Settings};
 use crate::model::CameraId;
@@ -17,9 +16,9 @@ pub fn grid_of(settings: &Settings, schedule: &settings::Schedule) -> Grid {
     Grid { period_ms, phase_ms, align }
 }
 
-/// Whether a camera's pictures come so often that its session stays open.
-pub fn keep_open(settings: &Settings, camera: &CameraId) -> bool {
-    settings.schedules.iter().any(|s| s.enabled && s.camera == *camera && s.every_ms < KEEP_OPEN_BELOW_MS)
+/// Between two pictures of a camera's schedules, at the closest; `None` if it has none.
+pub fn interval_ms(settings: &Settings, camera: &CameraId) -> Option<u64> {
+    settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| s.every_ms).min()
 }
 
 /// The next three slots of a schedule, for `shutterd check`.

@@ -13,10 +13,11 @@ pub use queue::{Queue, Settled, SnapAnswer};
 
 use crate::capture;
 use crate::capture::source::{CaptureError, Frame, FrameData, Remedy, Source, Want};
+use crate::capture::v4l2::plug::Plugs;
 use crate::clock::{Deadline, boottime_now_ms};
 use crate::config::settings;
 use crate::image::{jpeg, judge};
-use crate::model::{CameraId, Failure, Outcome, Skipped, Slot, Stamp};
+use crate::model::{BUSY_WAIT_MAX_MS, CameraId, Failure, Outcome, Skipped, Slot, Stamp};
 use crate::protocol::{CameraHealth, CameraState};
 use crate::status::Status;
 use crate::store::{Put, PutError, Store, Stored};
@@ -29,8 +30,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Sessions are kept open when pictures come more often than this.
-pub const KEEP_OPEN_BELOW_MS: u64 = 10_000;
+/// Sessions are kept open when pictures come more often than this, or than so many times the warm-up they would cost.
+const KEEP_OPEN_BELOW_MS: u64 = 10_000;
+const KEEP_OPEN_BELOW_WARM_UPS: u64 = 3;
 /// After a panic or an error that nothing but a change can mend: first wait, doubled up to the second.
 const REST_MIN_MS: u64 = 30_000;
 const REST_MAX_MS: u64 = 600_000;
@@ -93,15 +95,18 @@ pub struct Camera {
 }
 
 impl Camera {
+    /// `interval_ms`: between two pictures of its schedules at the closest; `None` without any.
     /// # Errors
     /// The system has no thread left.
-    pub fn start(settings: settings::Camera, keep_open: bool, around: Surroundings) -> std::io::Result<Self> {
+    pub fn start(settings: settings::Camera, interval_ms: Option<u64>, around: Surroundings) -> std::io::Result<Self> {
         let shared = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
         let mut worker = Worker {
             note: around.runtime_dir.join(format!("grab-{}", settings.id)),
             shared: shared.clone(),
             settings: settings.clone(),
-            keep_open,
+            interval_ms,
+            warm_up_ms: None,
+            plugs: None,
             around,
             source: None,
             encoder: None,
@@ -201,7 +206,11 @@ impl Rest {
 struct Worker {
     shared: Arc<(Mutex<Queue>, Condvar)>,
     settings: settings::Camera,
-    keep_open: bool,
+    interval_ms: Option<u64>,
+    /// From opening to a usable frame, as measured last.
+    warm_up_ms: Option<u64>,
+    /// Tells of devices that come, which end a rest.
+    plugs: Option<Plugs>,
     around: Surroundings,
     source: Option<Box<dyn Source>>,
     encoder: Option<jpeg::Encoder>,
@@ -235,6 +244,10 @@ impl Worker {
                 self.rest.begin(boottime_now_ms(), why);
             }
         }
+        if let Some(what) = capture::missing(&self.settings) {
+            tracing::warn!(camera = %self.settings.id, "{what}; it is used as soon as it is plugged in");
+        }
+        self.plugs = capture::plugs(&self.settings);
         while let Some(begun) = self.wait() {
             match self.capture(&begun) {
                 Ok(put) => self.store(put, begun.asked),
@@ -281,6 +294,10 @@ impl Worker {
     /// A picture fit to be stored, with the slots it serves.
     fn capture(&mut self, begun: &Begun) -> Result<Put, Trouble> {
         let now_ms = boottime_now_ms();
+        // Something came: it may be what the camera was at rest for.
+        if self.plugs.as_ref().is_some_and(Plugs::news) {
+            self.rest.until_ms = now_ms;
+        }
         if let Some(reason) = self.rest.reason(now_ms) {
             return Err(Trouble::Failed(reason));
         }
@@ -331,12 +348,31 @@ impl Worker {
         })
     }
 
-    /// One frame, past the honesty gate, as JPEG. A kept session that turns out dead is opened anew once.
+    /// One frame, past the honesty gate, as JPEG. A kept session that turns out dead is opened anew once; where frames follow each
+    /// other, the next one is taken after a damaged one.
     fn take(&mut self, want: &Want) -> Result<Picture, CaptureError> {
+        loop {
+            match self.take_next(want) {
+                Err(e @ CaptureError::Damaged { .. }) if self.source.as_ref().is_some_and(|s| s.streams()) && !want.deadline.passed() => {
+                    tracing::debug!(camera = %self.settings.id, error = %e, "taking the next frame");
+                }
+                other => {
+                    if !self.stays_open() {
+                        self.source = None;
+                    }
+                    return other;
+                }
+            }
+        }
+    }
+
+    fn take_next(&mut self, want: &Want) -> Result<Picture, CaptureError> {
         let was_open = self.source.is_some();
         let first = self.grab(want);
+        // Such a source has waited for its camera already.
+        let waited = matches!(first, Err(CaptureError::Unreachable { .. })) && self.source.as_ref().is_some_and(|s| s.streams());
         let frame = match first {
-            Err(e @ (CaptureError::Broken { .. } | CaptureError::Unreachable { .. })) if was_open && !want.deadline.passed() => {
+            Err(e @ (CaptureError::Broken { .. } | CaptureError::Unreachable { .. })) if was_open && !waited && !want.deadline.passed() => {
                 tracing::debug!(camera = %self.settings.id, error = %e, "the open session was dead; trying a new one");
                 self.source = None;
                 self.grab(want)?
@@ -344,7 +380,9 @@ impl Worker {
             other => other?,
         };
         let kind = self.source.as_ref().map_or("unknown", |s| s.kind());
-        if !self.keep_open {
+        let remarks = self.source.as_ref().map_or(&[][..], |s| s.flags());
+        self.remember_warm_up();
+        if !self.stays_open() && !self.source.as_ref().is_some_and(|s| s.streams()) {
             self.source = None;
         }
         let (width, height, taken_ms) = (frame.width, frame.height, frame.taken_ms);
@@ -353,20 +391,43 @@ impl Worker {
             if self.encoder.is_none() && matches!(frame.data, FrameData::Yuv(_)) {
                 self.encoder = Some(jpeg::Encoder::new(self.settings.quality).map_err(|e| unusable(&self.settings, &e))?);
             }
-            let (jpeg, flags) = judged_jpeg(frame, want, &self.settings, &mut self.encoder)?;
+            let (jpeg, mut flags) = judged_jpeg(frame, want, &self.settings, &mut self.encoder)?;
+            flags.extend(remarks.iter().map(|flag| (*flag).to_owned()));
             Ok(Picture { jpeg, width, height, taken_ms, source: kind, flags })
         })
     }
 
+    fn stays_open(&self) -> bool {
+        stays_open(self.interval_ms, self.warm_up_ms)
+    }
+
+    fn remember_warm_up(&mut self) {
+        let Some(measured_ms) = self.source.as_ref().and_then(|s| s.warm_up_ms()) else { return };
+        let before = self.warm_up_ms.replace(measured_ms);
+        if before.is_none() {
+            let open = if self.stays_open() { "is kept open" } else { "is opened for each picture" };
+            tracing::info!(camera = %self.settings.id, warm_up_ms = measured_ms, "gave its first usable frame; it {open}");
+        }
+    }
+
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError> {
         if self.source.is_none() {
-            self.source = Some(capture::open(&self.settings, self.keep_open, self.around.runtime.clone())?);
+            // A camera that is not there may come, but others of its slots fall due meanwhile.
+            let patience = Duration::from_millis(self.interval_ms.map_or(BUSY_WAIT_MAX_MS, |ms| (ms / 2).min(BUSY_WAIT_MAX_MS)));
+            let keep = stays_open(self.interval_ms, None);
+            self.source = Some(capture::open(&self.settings, keep, patience, self.around.runtime.clone())?);
         }
         match &mut self.source {
             Some(source) => source.grab(want),
             None => Err(CaptureError::Unreachable { camera: self.settings.id.to_string(), cause: "not open".into() }),
         }
     }
+}
+
+/// Whether a camera is left open between its pictures.
+fn stays_open(interval_ms: Option<u64>, warm_up_ms: Option<u64>) -> bool {
+    let below_ms = KEEP_OPEN_BELOW_MS.max(warm_up_ms.unwrap_or(0) * KEEP_OPEN_BELOW_WARM_UPS);
+    interval_ms.is_some_and(|interval_ms| interval_ms < below_ms)
 }
 
 fn answer(asked: Vec<oneshot::Sender<SnapAnswer>>, answer: SnapAnswer) {
@@ -467,9 +528,16 @@ pub fn take_once(settings: &settings::Camera, runtime: tokio::runtime::Handle) -
     let failure = |e: CaptureError| Failure::new(e.code(), &e);
     let now_ms = boottime_now_ms();
     let want = Want { not_before_ms: now_ms, deadline: Deadline::after(settings.timeout), label: format!("{}/snap/{now_ms}", settings.id) };
-    let frame = capture::open(settings, false, runtime).and_then(|mut source| source.grab(&want)).map_err(failure)?;
+    // Who asks by hand is told at once that the camera is not there.
+    let mut source = capture::open(settings, false, Duration::ZERO, runtime).map_err(failure)?;
     let mut encoder = Some(jpeg::Encoder::new(settings.quality).map_err(|e| failure(unusable(settings, &e)))?);
-    judged_jpeg(frame, &want, settings, &mut encoder).map(|(jpeg, _)| jpeg).map_err(failure)
+    loop {
+        let taken = source.grab(&want).and_then(|frame| judged_jpeg(frame, &want, settings, &mut encoder));
+        match taken {
+            Err(CaptureError::Damaged { .. }) if source.streams() && !want.deadline.passed() => {}
+            other => return other.map(|(jpeg, _)| jpeg).map_err(failure),
+        }
+    }
 }
 
 fn unusable(settings: &settings::Camera, cause: &dyn std::fmt::Display) -> CaptureError {
@@ -509,3 +577,22 @@ pub fn clean_notes(runtime_dir: &Path, cameras: &[settings::Camera]) {
 
 /// How long an ordered stop waits for camera threads.
 pub const STOP_WAIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_stays_open_for_short_intervals_and_where_its_warm_up_would_cost_a_third() {
+        for (interval_s, warm_up_ms, open) in [
+            (Some(5), None, true),
+            (Some(10), None, false),
+            (Some(10), Some(400), false),
+            (Some(10), Some(3_400), true),
+            (Some(3600), Some(3_000), false),
+            (None, Some(60_000), false),
+        ] {
+            assert_eq!(stays_open(interval_s.map(|s| s * 1_000), warm_up_ms), open, "{interval_s:?} {warm_up_ms:?}");
+        }
+    }
+}

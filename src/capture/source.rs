@@ -23,6 +23,18 @@ pub trait Source: Send {
     /// # Errors
     /// Says what the camera did; [`CaptureError::remedy`] says what to do with the source.
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError>;
+    /// Remarks on the last frame, for its record.
+    fn flags(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// How long this camera took from opening to a usable frame, where that was measured.
+    fn warm_up_ms(&self) -> Option<u64> {
+        None
+    }
+    /// True if frames follow each other by themselves: after a damaged one the next is soon there.
+    fn streams(&self) -> bool {
+        false
+    }
 }
 
 /// What the world did. Texts name the device, never a credential.
@@ -32,6 +44,15 @@ pub enum CaptureError {
     Timeout { camera: String, within: Duration, stage: String },
     #[error("{camera} cannot be reached: {cause}")]
     Unreachable { camera: String, cause: String },
+    /// Somebody else uses it.
+    #[error("{camera} is busy: {cause}")]
+    Busy { camera: String, cause: String },
+    /// The system does not let us.
+    #[error("{camera} is closed to this user: {cause}")]
+    Denied { camera: String, cause: String },
+    /// What is configured is not to be had of it.
+    #[error("{camera} cannot be used as configured: {cause}")]
+    Unable { camera: String, cause: String },
     #[error("{camera} refuses the login; check user and password")]
     Login { camera: String },
     #[error("{camera} has no such stream: {cause}")]
@@ -40,6 +61,8 @@ pub enum CaptureError {
     Broken { camera: String, cause: String },
     #[error("{camera} sent a damaged picture: {cause}")]
     Damaged { camera: String, cause: String },
+    #[error("{camera}: the program {cause}")]
+    Program { camera: String, cause: String },
     #[error("{camera} sends what cannot be used: {cause}")]
     Unsupported { camera: String, cause: String },
     #[error("{camera} sent a picture of {pixels} pixels, over the limit of {limit}; raise max_pixels if it is right")]
@@ -63,18 +86,23 @@ impl CaptureError {
         match self {
             Self::Timeout { .. } => "timeout",
             Self::Unreachable { .. } => "unreachable",
+            Self::Busy { .. } => "busy",
+            Self::Denied { .. } => "denied",
+            Self::Unable { .. } => "unable",
             Self::Login { .. } => "login",
             Self::NotFound { .. } => "not_found",
             Self::Broken { .. } => "broken",
             Self::Damaged { .. } => "damaged",
+            Self::Program { .. } => "program",
             Self::Unsupported { .. } => "unsupported",
             Self::TooLarge { .. } => "too_large",
         }
     }
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Damaged { .. } => Remedy::Retry,
-            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. } => Remedy::Reopen,
+            Self::Damaged { .. } | Self::Program { .. } => Remedy::Retry,
+            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. } | Self::Busy { .. } => Remedy::Reopen,
+            Self::Denied { .. } | Self::Unable { .. } => Remedy::Fatal,
             Self::Login { .. } | Self::NotFound { .. } | Self::Unsupported { .. } | Self::TooLarge { .. } => Remedy::Fatal,
         }
     }

@@ -12,7 +12,7 @@ mod words;
 use crate::agent;
 use crate::api::{EraseAnswer, ErrorAnswer, ExplainAnswer, ListAnswer, PinAnswer, ReportAnswer, StatusAnswer};
 use crate::camera;
-use crate::capture::v4l2;
+use crate::capture::v4l2::list;
 use crate::clock::{Clock, Reading, SystemClock};
 use crate::config::{self, settings::Settings, text};
 use crate::error::Exit;
@@ -234,7 +234,7 @@ fn cameras(config_file: &Path, json: bool) -> Result<(), Trouble> {
     struct Seen {
         configured: Vec<Configured>,
         config_error: Option<String>,
-        v4l2: Vec<v4l2::DeviceInfo>,
+        v4l2: Vec<list::DeviceInfo>,
     }
     #[derive(Serialize)]
     struct Configured {
@@ -248,7 +248,7 @@ fn cameras(config_file: &Path, json: bool) -> Result<(), Trouble> {
         }
         Err(errors) => (vec![], Some(errors.to_string())),
     };
-    print(&Seen { configured, config_error, v4l2: v4l2::list() }, json, |seen| {
+    print(&Seen { configured, config_error, v4l2: list::list() }, json, |seen| {
         let mut out = String::new();
         match &seen.config_error {
             Some(error) => _ = writeln!(out, "the configuration cannot be read:\n{error}"),

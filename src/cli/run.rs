@@ -2,12 +2,16 @@
 
 use crate::agent::Agent;
 use crate::api;
+use crate::capture;
 use crate::config::{
     self, Loaded, Origin,
     settings::{Level, Settings},
 };
 use crate::error::Exit;
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+/// A program that still takes a picture when the agent ends has so long to end by itself.
+const PROGRAM_END: Duration = Duration::from_secs(1);
 
 pub fn run(config_file: &Path) -> Exit {
     let loaded = match config::load_or_kept(config_file, None) {
@@ -57,6 +61,8 @@ pub fn run(config_file: &Path) -> Exit {
     });
     // A camera thread that hangs in its driver must not hold the exit up.
     runtime.shutdown_background();
+    // Nor may the program of one outlive the agent.
+    capture::command::end_all(PROGRAM_END);
     tracing::info!(code = exit as u8, "stopped");
     exit
 }

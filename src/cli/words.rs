@@ -2,7 +2,7 @@
 
 use super::trouble::Trouble;
 use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, StatusAnswer};
-use crate::capture::v4l2;
+use crate::capture::v4l2::list;
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Outcome, Stamp};
 use crate::protocol::{Disk, DiskWritten, Flash, UNKNOWN, Written, WrittenFor, share};
@@ -284,18 +284,35 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "that hour does not exist in the local zone".into())
 }
 
-pub fn device_in_words(device: &v4l2::DeviceInfo) -> String {
+pub fn device_in_words(device: &list::DeviceInfo) -> String {
     let mut out = format!("{}  {} ({}, {})", device.node.display(), device.card, device.driver, device.bus);
     if let Some(error) = &device.error {
         let _ = write!(out, "\n    cannot be asked: {error}");
     } else if !device.captures {
         out.push_str("\n    not a camera");
     }
+    let usb = [("serial", &device.serial), ("port", &device.port)];
+    let usb: Vec<_> = usb.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?))).collect();
+    if !usb.is_empty() {
+        let _ = write!(out, "\n    {}", usb.join(", "));
+    }
+    if let Some(source) = &device.source {
+        let _ = write!(out, "\n    configure it as source = \"{source}\"");
+    }
     for link in &device.links {
         let _ = write!(out, "\n    also {}", link.display());
     }
     for format in &device.formats {
         let _ = write!(out, "\n    {} {}: {}", format.fourcc, format.description, format.sizes.join(" "));
+        if !format.rates.is_empty() {
+            let _ = write!(out, "; at the largest {} frames a second", format.rates.join(", "));
+        }
+    }
+    for control in &device.controls {
+        let _ = write!(out, "\n    control {control}");
+    }
+    if let Some(used) = &device.would_use {
+        let _ = write!(out, "\n    used unless configured otherwise: {used}");
     }
     out
 }

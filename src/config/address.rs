@@ -4,6 +4,7 @@
 //! that shows a piece of a badly escaped password as host or path.
 
 use super::{
+    command::CommandLine,
     secret::{PatternFault, PatternOptions, Secret, SourceKind, SourceUrl},
     units,
 };
@@ -36,6 +37,11 @@ pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
     if let Some(options) = text.strip_prefix("pattern:") {
         return Ok(plain(SourceKind::Pattern(pattern(options)?)));
     }
+    // A program of the file's writer runs with the agent's rights. Only a file on this board is read here; a configuration that comes
+    // over a network must refuse this kind before it gets here.
+    if let Some(line) = text.strip_prefix("command:") {
+        return Ok(plain(SourceKind::Command(CommandLine::read(line)?)));
+    }
     match text.split(':').next().filter(|_| text.contains(':')).unwrap_or_default() {
         "rtsp" => {
             let (mut url, user, password) = open(text, "rtsp://user@10.0.0.5/stream")?;
@@ -46,10 +52,12 @@ pub(super) fn source(text: &str) -> Result<SourceUrl, String> {
         }
         "rtsps" => Err("rtsps:// is not supported: the RTSP library has no TLS; use rtsp:// on a network that you trust".to_owned()),
         scheme @ ("http" | "https") => {
-            Err(format!("{scheme}:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or pattern:"))
+            Err(format!("{scheme}:// cameras are not in this version; use the camera's rtsp:// address, v4l2: or command:"))
         }
-        "command" => Err("command: sources are not in this version; use rtsp://, v4l2: or pattern:".to_owned()),
-        _ => Err("not a camera address; it begins with rtsp://, v4l2: or pattern:, such as \"rtsp://user@10.0.0.5/stream\"".to_owned()),
+        _ => {
+            Err("not a camera address; it begins with rtsp://, v4l2:, command: or pattern:, such as \"rtsp://user@10.0.0.5/stream\""
+                .to_owned())
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     settings::{Align, Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull},
     thin,
     units::{self, InWords, SizeInWords},
+    video,
 };
 use crate::model::{
     CAMERAS_MAX, CameraId, GRAB_TIMEOUT_DEFAULT_MS, GRAB_TIMEOUT_MAX_MS, GRAB_TIMEOUT_MIN_MS, KEEP_AGE_MIN_MS, KEEP_ALIVE_DEFAULT_MS,
@@ -35,8 +36,20 @@ const ROOT_KEYS: [&str; 7] = ["node", "hub", "store", "keep", "log", "cameras", 
 const HUB_KEYS: [&str; 7] = ["url", "password_file", "password_credential", "ca_file", "client_cert_file", "client_key_file", "keep_alive"];
 const STORE_KEYS: [&str; 5] = ["dir", "runtime_dir", "when_full", "profile", "require_mount"];
 const KEEP_KEYS: [&str; 6] = ["age", "bytes", "count", "thin", "free", "free_inodes"];
-const CAMERA_KEYS: [&str; 8] =
-    ["source", "password_file", "password_credential", "quality", "timeout", "max_pixels", "keep_bytes", "keep_count"];
+const CAMERA_KEYS: [&str; 12] = [
+    "source",
+    "password_file",
+    "password_credential",
+    "size",
+    "rate",
+    "format",
+    "controls",
+    "quality",
+    "timeout",
+    "max_pixels",
+    "keep_bytes",
+    "keep_count",
+];
 const SCHEDULE_KEYS: [&str; 5] = ["camera", "every", "align", "phase", "enabled"];
 
 const DURATION: &str = "a duration such as \"5m\"";
@@ -229,7 +242,13 @@ fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mu
     let quality = section.number("quality", 1..=100, report).map_or(QUALITY_DEFAULT, |quality| quality as u8);
     let timeout = within(section, "timeout", GRAB_TIMEOUT_MIN_MS..=GRAB_TIMEOUT_MAX_MS, report);
     let max_pixels = section.number("max_pixels", 1..=PIXELS_LIMIT, report);
+    let video = video::video(section, report);
     let At { value: mut source, at } = source?;
+    if !matches!(source.kind, SourceKind::V4l2(_)) {
+        for key in video::KEYS.into_iter().filter(|key| section.has(key)) {
+            section.error(key, "only a v4l2: camera can be told this; delete this line", report);
+        }
+    }
     match &source.kind {
         SourceKind::Rtsp(_) => source.password = password(section, source.password.take(), source.user.is_some(), around, report),
         other => {
@@ -247,6 +266,7 @@ fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mu
         quality,
         timeout: Duration::from_millis(timeout.unwrap_or(GRAB_TIMEOUT_DEFAULT_MS)),
         max_pixels: max_pixels.unwrap_or(PIXELS_MAX),
+        video,
     })
 }
 

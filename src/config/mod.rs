@@ -7,6 +7,7 @@
 mod address;
 mod board;
 mod checked;
+pub mod command;
 pub mod kept;
 mod password;
 mod raw;
@@ -16,6 +17,7 @@ pub mod settings;
 pub mod text;
 mod thin;
 pub mod units;
+mod video;
 
 pub use board::board_serial;
 pub use checked::{DATA_DIR_DEFAULT, RUNTIME_DIR_DEFAULT};

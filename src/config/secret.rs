@@ -2,6 +2,7 @@
 
 pub use crate::secret::Secret;
 
+use super::command::CommandLine;
 use std::fmt;
 
 /// Where a camera is, with its credentials kept apart.
@@ -20,6 +21,8 @@ pub enum SourceKind {
     V4l2(String),
     /// `pattern:` with its options.
     Pattern(PatternOptions),
+    /// `command:`: a program that writes one JPEG.
+    Command(CommandLine),
 }
 
 /// The test card, and the faults it can be told to make. A fault strikes every `fault_every`-th grab.
@@ -52,12 +55,13 @@ pub enum PatternFault {
 }
 
 impl SourceUrl {
-    /// Kind for records: `rtsp`, `v4l2`, `pattern`.
+    /// Kind for records: `rtsp`, `v4l2`, `pattern`, `command`.
     pub fn kind(&self) -> &'static str {
         match self.kind {
             SourceKind::Rtsp(_) => "rtsp",
             SourceKind::V4l2(_) => "v4l2",
             SourceKind::Pattern(_) => "pattern",
+            SourceKind::Command(_) => "command",
         }
     }
 }
@@ -75,6 +79,7 @@ impl fmt::Display for SourceUrl {
             }
             SourceKind::V4l2(device) => write!(f, "v4l2:{device}"),
             SourceKind::Pattern(options) => write!(f, "pattern:{}x{}", options.width, options.height),
+            SourceKind::Command(line) => write!(f, "command:{line}"),
         }
     }
 }

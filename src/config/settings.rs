@@ -31,6 +31,46 @@ pub struct Camera {
     pub timeout: Duration,
     /// Largest picture accepted, in pixels.
     pub max_pixels: u64,
+    /// What a `v4l2:` camera is told to give.
+    pub video: Video,
+}
+
+/// `None` everywhere: the camera's own choice, or ours among what it offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Video {
+    /// Width and height.
+    pub size: Option<(u32, u32)>,
+    /// Frames per second that the camera sends, of which pictures are taken.
+    pub rate: Option<u32>,
+    /// Four characters, such as `MJPG`.
+    pub format: Option<[u8; 4]>,
+    pub controls: Controls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Controls {
+    /// In microseconds.
+    pub exposure: Option<Set>,
+    /// In Kelvin.
+    pub white_balance: Option<Set>,
+    /// In the camera's own units.
+    pub focus: Option<Set>,
+    pub power_line: Option<PowerLine>,
+}
+
+/// By the camera itself, or to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    Auto,
+    To(u32),
+}
+
+/// Which lamps the camera's exposure keeps step with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerLine {
+    Off,
+    Hz50,
+    Hz60,
 }
 
 #[derive(Debug, Clone, PartialEq)]

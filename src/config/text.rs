@@ -6,6 +6,7 @@ use super::{
     settings::{Align, Camera, Hub, Mount, Profile, Schedule, Settings, WhenFull},
     thin,
     units::{InWords, SizeInWords},
+    video,
 };
 use crate::model::{ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, Quality};
 use chrono::{Local, TimeZone};
@@ -86,7 +87,8 @@ fn camera_in_words(camera: &Camera) -> String {
     };
     let Camera { id, source, quality, max_pixels, .. } = camera;
     let timeout = InWords(camera.timeout.as_millis() as u64);
-    format!("camera {id}: {source}{login}, timeout {timeout}, quality {quality}, at most {max_pixels} pixels")
+    let video = video::in_words(&camera.video);
+    format!("camera {id}: {source}{login}{video}, timeout {timeout}, quality {quality}, at most {max_pixels} pixels")
 }
 
 fn schedule_in_words(schedule: &Schedule) -> String {
