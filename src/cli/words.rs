@@ -302,11 +302,15 @@ pub fn device_in_words(device: &list::DeviceInfo) -> String {
     for link in &device.links {
         let _ = write!(out, "\n    also {}", link.display());
     }
-    for format in &device.formats {
+    for format in device.formats.iter().filter(|format| format.usable) {
         let _ = write!(out, "\n    {} {}: {}", format.fourcc, format.description, format.sizes.join(" "));
         if !format.rates.is_empty() {
             let _ = write!(out, "; at the largest {} frames a second", format.rates.join(", "));
         }
+    }
+    let others: Vec<_> = device.formats.iter().filter(|format| !format.usable).map(|format| format.fourcc.as_str()).collect();
+    if !others.is_empty() {
+        let _ = write!(out, "\n    of no use here: {}", others.join(", "));
     }
     for control in &device.controls {
         let _ = write!(out, "\n    control {control}");

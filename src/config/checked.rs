@@ -243,6 +243,11 @@ fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mu
     let timeout = within(section, "timeout", GRAB_TIMEOUT_MIN_MS..=GRAB_TIMEOUT_MAX_MS, report);
     let max_pixels = section.number("max_pixels", 1..=PIXELS_LIMIT, report);
     let video = video::video(section, report);
+    if let (Some((width, height)), most) = (video.size, max_pixels.unwrap_or(PIXELS_MAX))
+        && u64::from(width) * u64::from(height) > most
+    {
+        section.error("size", format!("{width}x{height} is over max_pixels = {most}; raise that, or write a smaller size"), report);
+    }
     let At { value: mut source, at } = source?;
     if !matches!(source.kind, SourceKind::V4l2(_)) {
         for key in video::KEYS.into_iter().filter(|key| section.has(key)) {

@@ -271,6 +271,10 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
             "[cameras.y]\nsource = \"v4l2:x\"\nformat = \"mjpeg\"\n",
             "5: [cameras.y] format: \"mjpeg\" is not one of MJPG, JPEG, YUYV, UYVY, YU12, NV12, GREY",
         ),
+        (
+            "[cameras.y]\nsource = \"v4l2:x\"\nsize = \"1920x1080\"\nmax_pixels = 1_000_000\n",
+            "5: [cameras.y] size: 1920x1080 is over max_pixels = 1000000; raise that, or write a smaller size",
+        ),
         ("[cameras.y]\nsource = \"v4l2:x\"\nrate = 0\n", "5: [cameras.y] rate: 0 is out of range; write a whole number from 1 to 1000"),
         (
             "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\nexposure = \"10\"\n",

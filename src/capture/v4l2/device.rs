@@ -230,9 +230,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Four characters, such as `MJPG`, as they may be shown.
+/// Four characters, such as `MJPG`, as they may be shown. The highest bit marks a format of big-endian words.
 pub fn fourcc(of: [u8; 4]) -> String {
-    text(&of).trim_end().to_owned()
+    let [a, b, c, d] = of;
+    let suffix = if d & 0x80 != 0 { "-BE" } else { "" };
+    format!("{}{suffix}", text(&[a, b, c, d & 0x7f]).trim_end())
 }
 
 #[cfg(test)]
@@ -240,9 +242,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_name_cut_in_the_middle_of_a_letter_is_shown_anyway() {
+    fn what_a_driver_writes_as_text_is_shown_whatever_it_is() {
         assert_eq!(text(b"Caf\xc3\0junk"), "Caf\u{fffd}");
         assert_eq!(text(b"\x1b[2Jx\0"), "?[2Jx");
+        assert_eq!((fourcc(*b"MJPG"), fourcc(*b"Y16 "), fourcc(*b"Y16\xa0")), ("MJPG".into(), "Y16".into(), "Y16-BE".into()));
     }
 
     #[test]

@@ -42,14 +42,23 @@ impl Mode {
     }
 }
 
+/// Whether pictures can be made of a format.
+pub fn usable(fourcc: [u8; 4]) -> bool {
+    known().any(|known| known == fourcc)
+}
+
+/// Best first.
+fn known() -> impl Iterator<Item = [u8; 4]> {
+    JPEGS.into_iter().chain(planar::FORMATS.iter().copied())
+}
+
 /// Picks among what the device offers.
 /// # Errors
 /// What it cannot, and what it can.
 pub fn choose(offers: &[Offer], video: &Video, pixels_max: u64) -> Result<Choice, String> {
-    let known = || JPEGS.iter().chain(planar::FORMATS).copied();
-    let usable = |code: [u8; 4]| offers.iter().filter(move |offer| offer.fourcc == code);
+    let of = |code: [u8; 4]| offers.iter().filter(move |offer| offer.fourcc == code);
     let listed = |offers: &mut dyn Iterator<Item = &Offer>| offers.map(|offer| fourcc(offer.fourcc)).collect::<Vec<_>>().join(", ");
-    if !known().any(|code| usable(code).next().is_some()) {
+    if !offers.iter().any(|offer| usable(offer.fourcc)) {
         let given = listed(&mut offers.iter());
         return Err(match offers.is_empty() {
             true => format!("the device offers no format at all; {WAY_OUT}"),
@@ -57,9 +66,9 @@ pub fn choose(offers: &[Offer], video: &Video, pixels_max: u64) -> Result<Choice
         });
     }
     let wanted: Vec<_> = known().filter(|code| video.format.is_none_or(|only| only == *code)).collect();
-    let candidates: Vec<&Offer> = wanted.iter().flat_map(|code| usable(*code)).collect();
+    let candidates: Vec<&Offer> = wanted.iter().flat_map(|code| of(*code)).collect();
     if let (Some(only), true) = (video.format, candidates.is_empty()) {
-        let given = listed(&mut offers.iter().filter(|offer| known().any(|code| code == offer.fourcc)));
+        let given = listed(&mut offers.iter().filter(|offer| usable(offer.fourcc)));
         return Err(format!("the device does not give {}; set format to one of {given}", fourcc(only)));
     }
     let found = candidates.iter().find_map(|offer| {

@@ -45,6 +45,8 @@ pub struct FormatInfo {
     /// Four characters, such as `MJPG`.
     pub fourcc: String,
     pub description: String,
+    /// Whether pictures can be made of it here.
+    pub usable: bool,
     /// `1920x1080`, or a range with its step.
     pub sizes: Vec<String>,
     /// Frames per second at the largest size.
@@ -113,6 +115,7 @@ fn ask(info: &mut DeviceInfo) -> io::Result<()> {
         info.formats.push(FormatInfo {
             fourcc: fourcc(offer.fourcc),
             description: offer.description,
+            usable: format::usable(offer.fourcc),
             sizes: offer.sizes.iter().map(ToString::to_string).collect(),
             rates,
         });

@@ -58,6 +58,8 @@ const SETTLE_MAX_MS: u64 = 3_000;
 const PERMISSION_WAIT: Duration = Duration::from_secs(1);
 /// A camera that comes and goes this often within one capture has a loose plug.
 const GONE_MAX: u32 = 3;
+/// Past the deadline by this much, it was the kernel that held us.
+const HELD_MS: u64 = 1_000;
 /// A JPEG may be larger than was agreed by less than one of its blocks: some cameras round up.
 const BLOCK: u32 = 16;
 
@@ -78,6 +80,7 @@ struct Open {
     queue: Queue,
     mode: Mode,
     node: PathBuf,
+    period_ms: u64,
     silence_ms: u64,
     opened_ms: u64,
     /// While exposure is watched, and until when.
@@ -235,7 +238,7 @@ impl V4l2 {
         let budget_ms = (want.deadline.left().as_millis() as u64 / 2).min(SETTLE_MAX_MS);
         let silence_ms = FIRST_FRAME_MS.max(SILENCE_PERIODS * period_ms);
         let settling = Some((Settling::default(), boottime_now_ms() + budget_ms));
-        Ok(Open { queue, mode, node, silence_ms, opened_ms, settling })
+        Ok(Open { queue, mode, node, period_ms, silence_ms, opened_ms, settling })
     }
 
     fn find(&self) -> Result<Vec<find::Node>, CaptureError> {
@@ -272,7 +275,7 @@ impl V4l2 {
                     Ok(((data, width, height), Some(settled))) => {
                         if open.settling.take().is_some() {
                             self.warm_up_ms = Some(boottime_now_ms() - open.opened_ms);
-                            open.silence_ms = (open.silence_ms / 2).max(SILENCE_MIN_MS);
+                            open.silence_ms = (SILENCE_PERIODS * open.period_ms).max(SILENCE_MIN_MS);
                         }
                         self.unsettled = !settled;
                         return Ok(Frame { data, width, height, taken_ms });
@@ -291,6 +294,51 @@ impl V4l2 {
         }
     }
 
+    fn try_until(&mut self, want: &Want, asked_ms: u64) -> Result<Frame, CaptureError> {
+        let mut came = Came::default();
+        loop {
+            if self.open.is_none() {
+                let opened = self.open_when_there(want);
+                self.open = Some(opened.map_err(|error| match error {
+                    CaptureError::Unreachable { cause, .. } if came.gone > 0 => {
+                        self.unreachable(format!("it was unplugged and is not back: {cause}"))
+                    }
+                    other => other,
+                })?);
+            }
+            let stop = match self.frame(want, &mut came) {
+                Ok(frame) => return Ok(frame),
+                Err(stop) => stop,
+            };
+            let node = self.open.as_ref().map(|open| open.node.clone()).unwrap_or_default();
+            match stop {
+                Stop::Late => return Err(self.late(asked_ms, &came)),
+                Stop::TooLarge { pixels, limit } => return Err(CaptureError::TooLarge { camera: self.camera.clone(), pixels, limit }),
+                Stop::Fault(fault) => return Err(self.fault(fault, &node)),
+                Stop::Gone => {
+                    came.gone += 1;
+                    // Its node keeps its number while we hold it.
+                    self.open = None;
+                    if came.gone > GONE_MAX || want.deadline.passed() {
+                        return Err(self.broken(format!("{} was unplugged during the capture ({})", node.display(), came.in_words())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// No call of the kernel takes a deadline: a camera that does not answer holds it for five seconds and more, and what it says then
+    /// ("busy", "gone") is only what became of it.
+    fn held(&self, error: CaptureError, want: &Want, asked_ms: u64) -> CaptureError {
+        let now_ms = boottime_now_ms();
+        let of_the_kernel = matches!(error, CaptureError::Busy { .. } | CaptureError::Broken { .. } | CaptureError::Unreachable { .. });
+        if !of_the_kernel || now_ms < want.deadline.boottime_ms() + HELD_MS {
+            return error;
+        }
+        let stage = format!("the camera did not answer, and its driver held us until now; unplug it and plug it in again; then: {error}");
+        CaptureError::Timeout { camera: self.camera.clone(), within: Duration::from_millis(now_ms - asked_ms), stage }
+    }
+
     fn late(&self, asked_ms: u64, came: &Came) -> CaptureError {
         let (camera, within) = (self.camera.clone(), Duration::from_millis(boottime_now_ms() - asked_ms));
         let place = self.open.as_ref().map_or(String::new(), |open| format!("{} as {}, ", open.node.display(), open.mode.choice));
@@ -306,7 +354,7 @@ impl V4l2 {
         match cause.raw_os_error() {
             Some(libc::EBUSY) => {
                 let users = users::of(node);
-                let who = if users.is_empty() { "another program".to_owned() } else { users.join(", ") };
+                let who = if users.is_empty() { "another program, which this user may not see".to_owned() } else { users.join(", ") };
                 let cause = format!("{path} is in use by {who}; end it, or let it and this agent use different cameras");
                 CaptureError::Busy { camera: self.camera.clone(), cause }
             }
@@ -343,36 +391,7 @@ impl Source for V4l2 {
 
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError> {
         let asked_ms = boottime_now_ms();
-        let mut came = Came::default();
-        loop {
-            if self.open.is_none() {
-                let opened = self.open_when_there(want);
-                self.open = Some(opened.map_err(|error| match error {
-                    CaptureError::Unreachable { cause, .. } if came.gone > 0 => {
-                        self.unreachable(format!("it was unplugged and is not back: {cause}"))
-                    }
-                    other => other,
-                })?);
-            }
-            let stop = match self.frame(want, &mut came) {
-                Ok(frame) => return Ok(frame),
-                Err(stop) => stop,
-            };
-            let node = self.open.as_ref().map(|open| open.node.clone()).unwrap_or_default();
-            match stop {
-                Stop::Late => return Err(self.late(asked_ms, &came)),
-                Stop::TooLarge { pixels, limit } => return Err(CaptureError::TooLarge { camera: self.camera.clone(), pixels, limit }),
-                Stop::Fault(fault) => return Err(self.fault(fault, &node)),
-                Stop::Gone => {
-                    came.gone += 1;
-                    // Its node keeps its number while we hold it.
-                    self.open = None;
-                    if came.gone > GONE_MAX || want.deadline.passed() {
-                        return Err(self.broken(format!("{} was unplugged during the capture ({})", node.display(), came.in_words())));
-                    }
-                }
-            }
-        }
+        self.try_until(want, asked_ms).map_err(|error| self.held(error, want, asked_ms))
     }
 
     fn flags(&self) -> &'static [&'static str] {
