@@ -10,12 +10,14 @@
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
+# | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | BOARDTIME |
+# | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
 # | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | CROSSTIME |
 # | make cross-test | the unit tests as ARM programs, in an emulated processor    | TESTTIME |
 # | make build-root | Debian with cross compilers; `cross` makes it where needed  | ROOTTIME |
 
-.PHONY: run test build test-unit test-system lint soak bench check cross cross-test build-root setup setup-test setup-build-root clean
+.PHONY: run test build test-unit test-system lint soak bench deb check cross cross-test build-root board-image board-package board-test setup setup-test setup-build-root clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -82,8 +84,8 @@ test-unit: build
 	# The crash tests must fail on a redb that loses an index; a crate of its own, since cargo takes one redb 4 at a time.
 	cd tests/redb_4_1 && CARGO_TARGET_DIR=$(CURDIR)/target/redb_4_1 $(CARGO) test --locked -- --nocapture redb_4_1_is_found_out
 
-test-system: build
-	SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2 --show-output
+test-system: build board-image board-package
+	$(BOARD_ENV) SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) $(CARGO) test --locked --features hub --test '*' -- --test-threads=2 --show-output
 
 lint: setup-test
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "skipped: rustfmt is not installed"; fi
@@ -105,6 +107,42 @@ bench: setup-test
 	@$(call install,$(BENCH_PACKAGES),the peers of the benches)
 	$(CARGO) build --release --locked --features hub --bins
 	for b in benches/*.rs; do $(CARGO) bench --locked --features hub --bench "$$(basename "$$b" .rs)"; done
+
+# The package of a board, with its configuration and rules: make deb BOARD=rpi ARCH=arm64. The hub's: make deb HUB=1 ARCH=amd64.
+# For this machine's own architecture the program is built here, for others it is taken from target/cross (`make cross`). PROGRAM=… takes
+# that file instead.
+HOST_ARCH := $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
+BOARD ?= generic
+ARCH ?= $(if $(HUB),$(HOST_ARCH),arm64)
+DEB_PROGRAM := $(if $(HUB),shutter-hub,shutterd)
+DEB_NAME := $(if $(HUB),shutter-hub,shutterd-$(BOARD))
+CARGO_DEB := $(CURDIR)/target/tools/bin/cargo-deb
+CARGO_DEB_VERSION := 3.8.0
+STAGE := target/deb/stage
+rust_target = $(or $(patsubst %,%-unknown-linux-gnu,$(filter x86_64,$(1:amd64=x86_64))),$(if $(filter arm64,$(1)),aarch64-unknown-linux-gnu),armv7-unknown-linux-gnueabihf)
+PROGRAM ?= target/$(if $(filter $(ARCH),$(HOST_ARCH)),release,cross/$(ARCH))/$(DEB_PROGRAM)
+
+$(CARGO_DEB): | setup
+	$(CARGO) install cargo-deb --locked --version $(CARGO_DEB_VERSION) --root target/tools
+
+deb: setup $(CARGO_DEB)
+	@test -n "$(HUB)" -o -f board/$(BOARD)/shutterd.toml || { echo "there is no board/$(BOARD)/shutterd.toml; boards: $$(cd board && ls -d */ | tr -d / | xargs)"; exit 1; }
+	@case $(ARCH) in amd64|arm64|armhf) ;; *) echo "ARCH=$(ARCH) is none of amd64, arm64, armhf"; exit 1;; esac
+	@if [ "$(origin PROGRAM)" = file ]; then \
+		if [ $(ARCH) = $(HOST_ARCH) ]; then $(CARGO) build --release --locked $(if $(HUB),--features hub) --bin $(DEB_PROGRAM); \
+		elif [ ! -x $(PROGRAM) ]; then $(MAKE) cross BOARD=$(BOARD) ARCH=$(ARCH) HUB=$(HUB); fi; \
+	fi
+	rm -rf $(STAGE) && mkdir -p $(STAGE)/rules
+	install -m 755 $(PROGRAM) $(STAGE)/$(DEB_PROGRAM)
+	# As the tests are built, so that nothing is built twice.
+	$(CARGO) run --quiet --locked --features hub --example pages $(STAGE)
+	systemd/deb/changelog $(DEB_PROGRAM) "$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" <CHANGELOG.md >$(STAGE)/changelog
+	@if [ -z "$(HUB)" ]; then \
+		cp board/$(BOARD)/shutterd.toml $(STAGE)/; \
+		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || echo "# This board has no rules of its own." >$(STAGE)/rules/60-shutterd.rules; \
+	fi
+	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub) \
+		--output target/deb/$(DEB_NAME)_$$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)-1_$(ARCH).deb
 
 check: setup
 	$(CARGO) run --quiet --locked --bin shutterd -- check $(FILE)
@@ -143,6 +181,26 @@ cross-test:
 
 build-root:
 	board/build-root.sh
+
+# What the emulated boards boot from (kernel, root filesystem, USB camera), kept in target/board; and what is installed there.
+BOARDS := $(CURDIR)/target/board
+board-image: setup-test
+	board/build-root.sh qemu
+	BUILD_ROOT="$(or $(BUILD_ROOT),$(CURDIR)/target/build-root)" OUT=$(BOARDS) tests/board/image.sh
+
+board-package: board-image
+	$(MAKE) --no-print-directory cross BOARD=qemu-virt ARCH=arm64
+	$(MAKE) --no-print-directory deb BOARD=qemu-virt ARCH=arm64
+
+BOARD_ENV = SHUTTER_BOARDS=$(BOARDS) BUILD_ROOT="$(or $(BUILD_ROOT),$(CURDIR)/target/build-root)" \
+	SHUTTER_BOARD_DEB="$$(ls -t target/deb/shutterd-qemu-virt_*_arm64.deb | head -n 1)" SHUTTER_BOARD_ARMHF=target/cross/armhf/shutterd
+
+# One line for each promise; the pictures are in target/board-test.
+board-test: build board-package
+	@[ "$(BOARD)" = qemu-virt ] || { echo "make board-test BOARD=qemu-virt: no other board is emulated"; exit 1; }
+	$(MAKE) --no-print-directory cross BOARD=qemu-virt ARCH=armhf
+	$(BOARD_ENV) $(CARGO) test --locked --features hub --test board -- --include-ignored --skip in_short --nocapture --test-threads=1
+	@echo "pictures of each camera: target/board-test"
 
 setup-build-root:
 	@$(call install,debootstrap debian-archive-keyring,what makes a Debian in a directory)

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Prints the addresses it listens on, then one line for each picture that has become durable.
 #[derive(Parser)]
 #[command(name = "shutter-hub", version, max_term_width = 100)]
-struct Args {
+pub struct Args {
     /// Directory for everything the hub keeps; one hub per directory
     #[arg(long, value_name = "DIR", required_unless_present = "hash_password")]
     data: Option<PathBuf>,
@@ -96,6 +96,7 @@ async fn run(options: HubOptions) -> Result<(), HubError> {
         None => say(format_args!("mqtt external")),
     }
     say(format_args!("http {}", hub.http));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     hub.run(async move {
         tokio::select! {
             _ = term.recv() => {}

@@ -18,7 +18,7 @@ use crate::config::{self, settings::Settings, text};
 use crate::error::Exit;
 use crate::model::{CameraId, ScheduleId, SnapshotId};
 use ask::{NoAnswer, ask, ask_if_running};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use std::{
     fmt::Write as _,
@@ -127,6 +127,11 @@ enum Do {
         #[arg(value_parser = parse_time)]
         time: i64,
     },
+}
+
+/// The command line as such, for its man page and shell completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Where the running agent is to be found.

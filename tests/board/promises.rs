@@ -1,0 +1,249 @@
+//! The board's life from the first installation to a power cut: what the package, the unit and the agent promise there.
+
+use crate::bad_input;
+use crate::board::{Images, PATIENCE};
+use crate::faults;
+use crate::feed::{wrong_bars, wrong_picture};
+use crate::sandbox;
+use crate::stage::{Stage, Told, every, keep};
+use shutterd::api::{ListAnswer, StatusAnswer};
+use shutterd::clock::{Clock, Deadline, SystemClock};
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+/// How much of it: the short form leaves out faults that look alike and waits where waiting is all there is.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Form {
+    Short,
+    Long,
+}
+
+/// Pictures at the hub, and pictures that only the board has, before its power is cut.
+const BEFORE_CUT: usize = 100;
+/// How long the cable stays out.
+const LINK_CUT: Duration = Duration::from_secs(180);
+const LINK_CUT_SHORT: Duration = Duration::from_secs(15);
+/// Of the cameras' schedules.
+const PERIOD_MS: u64 = 2_000;
+/// A picture's time may differ so much from this machine's when the file is looked at: the emulated board is slow.
+const CLOCK_OFF_MAX_S: i64 = 120;
+
+#[test]
+fn the_life_of_a_board_in_short() {
+    let Some(images) = Images::find() else { return };
+    life(&images, Form::Short);
+}
+
+#[test]
+#[ignore = "long form, for `make board-test`"]
+fn the_life_of_a_board_with_every_fault() {
+    let Some(images) = Images::find() else { return };
+    life(&images, Form::Long);
+}
+
+fn cameras(left: &str, right: &str) -> String {
+    let left = format!("[cameras.left]\nsource = \"v4l2:{left}\"\ntimeout = \"5s\"\n{}", every("left", "2s"));
+    let right = format!("[cameras.right]\nsource = \"v4l2:{right}\"\nformat = \"YUYV\"\ntimeout = \"5s\"\n{}", every("right", "2s"));
+    let bars = format!("[cameras.bars]\nsource = \"v4l2:/dev/video20\"\ntimeout = \"5s\"\n{}", every("bars", "2s"));
+    left + &right + &bars
+}
+
+fn life(images: &Images, form: Form) {
+    let told = Told::begin("a board's life");
+    let mut stage = Stage::arm64(images, "board", "utc", |feed| {
+        for camera in ["left", "right"] {
+            feed.frames(camera, "MJPG", (640, 480), (640, 480), 20);
+            feed.frames(camera, "YUY2", (320, 240), (320, 240), 20);
+        }
+        bad_input::feed(feed);
+    });
+    told.shown("Debian's own kernel and systemd are up");
+    let (left, right) = (format!("LEFT-{}", stage.feed.nonce), format!("RIGHT-{}", stage.feed.nonce));
+
+    install_without_a_camera(&mut stage, &told);
+    sandbox::the_unit_is_closed(&mut stage, &told);
+    stage.configure(&cameras(&left, &right));
+    plug_in_later(&mut stage, &told, &left, &right);
+    swap_crosswise(&mut stage, &told, &left, &right);
+    faults::each_ends_in_time(&mut stage, &told, form);
+    if form == Form::Long {
+        bad_input::each_is_refused_in_words(&mut stage, &told);
+    }
+    a_stopped_agent_is_restarted(&mut stage, &told, form);
+    a_cable_out_delays_and_loses_nothing(&mut stage, &told, form);
+    let mut stage = a_power_cut_loses_nothing_stored(stage, &told);
+    a_wrong_clock_is_put_right(&mut stage, &told, &left, &right);
+}
+
+fn install_without_a_camera(stage: &mut Stage, told: &Told) {
+    let board = &mut stage.board;
+    assert_ne!(board.run("ls /dev/video* || grep -q ^videodev /proc/modules").code, 0, "there is a camera, or its driver, before the test begins");
+    let said = board.run("dpkg -i /run/payload/shutterd.deb");
+    assert_eq!(said.code, 0, "{}", said.text);
+    board.until("the service is up", "systemctl is-active shutterd");
+    let version = board.ok("dpkg-query -W -f '${Package} ${Version} ${Architecture}' shutterd");
+    assert_eq!(board.ok("systemctl is-enabled shutterd"), "enabled");
+    told.shown(format!("installed from the package on a board without a camera ({version}); the service runs and will after a boot"));
+    board.ok("shutterd status");
+}
+
+/// Cameras appear after the service, as does their driver; each is taken pictures of by its own name.
+fn plug_in_later(stage: &mut Stage, told: &Told, left: &str, right: &str) {
+    let reason = stage.evidence.wait_reason("a camera that is not there", "left", stage.boot, 0, PATIENCE);
+    told.shown(format!("a camera that is not there is on record at the hub: {} {}", reason.word(), reason.detail()));
+    assert_eq!(reason.word(), "failed(unreachable)", "{}", reason.detail());
+    stage.start_camera("left", left, 0);
+    stage.start_camera("right", right, 1);
+    stage.board.ok("modprobe vivid n_devs=3 node_types=0x101,0x1,0x1 input_types=0,0,0 vid_cap_nr=20,22,23 vid_out_nr=21");
+    for camera in ["left", "right"] {
+        let pictures = stage.sees(camera, 2);
+        keep(camera, &pictures[0].bytes());
+        told.shown(format!("camera `{camera}`, plugged in later, is at the hub with this run's number in its picture"));
+    }
+    // The driver's own card: colour bars. Mirrored from now on: nobody could know that before.
+    let now_ms = stage.now_ms();
+    let bars = stage.evidence.wait("colour bars", "bars", stage.boot, now_ms, 1, PATIENCE);
+    assert_eq!(wrong_bars(&bars[0].bytes(), false), None);
+    stage.board.ok("v4l2-ctl -d /dev/video20 -c horizontal_flip=1");
+    let now_ms = stage.now_ms();
+    let mirrored = stage.evidence.wait("mirrored bars", "bars", stage.boot, now_ms, 1, PATIENCE);
+    assert_eq!(wrong_bars(&mirrored[0].bytes(), true), None, "the picture was taken after the camera changed, and so must show it");
+    keep("bars", &mirrored[0].bytes());
+    told.shown("the raw pictures of the kernel's test driver show its bars in the right colours, and its change of them at once");
+    println!("{}", stage.board.ok("shutterd cameras"));
+}
+
+/// Two cameras of one model are pulled and plugged into each other's ports, the second one first.
+fn swap_crosswise(stage: &mut Stage, told: &Told, left: &str, right: &str) {
+    let ports = "cd /sys/bus/usb/devices && grep -H . 1-*/serial";
+    let before = stage.board.ok(ports);
+    let now_ms = stage.now_ms();
+    stage.board.ok("systemctl stop camera-left camera-right");
+    for camera in ["left", "right"] {
+        let reason = stage.evidence.wait_reason("an unplugged camera", camera, stage.boot, now_ms, PATIENCE);
+        told.shown(format!("camera `{camera}` is pulled: {} {}", reason.word(), reason.detail()));
+    }
+    stage.start_camera("right", right, 0);
+    stage.start_camera("left", left, 1);
+    for camera in ["right", "left"] {
+        stage.sees(camera, 3);
+    }
+    let after = stage.board.ok(ports);
+    assert_ne!(before, after, "nothing was swapped: this shows nothing");
+    told.shown(format!("two cameras of one model, plugged in crosswise, keep their names; USB ports before: {}; after: {}", one_line(&before), one_line(&after)));
+    // Control: as after a swap of names, the camera called left is held against what right was fed.
+    let picture = &stage.sees("left", 1)[0];
+    assert!(wrong_picture(&picture.bytes(), &stage.feed.label("right")).is_some(), "swapped names would not be seen");
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn a_stopped_agent_is_restarted(stage: &mut Stage, told: &Told, form: Form) {
+    if form == Form::Short {
+        // As in the package, but sooner.
+        stage.board.ok(
+            "mkdir -p /run/systemd/system/shutterd.service.d && printf '[Service]\\nWatchdogSec=15s\\n' \
+             >/run/systemd/system/shutterd.service.d/soon.conf && systemctl daemon-reload && systemctl restart shutterd",
+        );
+        stage.sees("left", 1);
+    }
+    let watchdog = stage.board.ok("systemctl show -P WatchdogUSec shutterd");
+    let pid = stage.board.ok("systemctl show -P MainPID shutterd");
+    stage.board.ok(&format!("kill -STOP {pid}"));
+    // What systemd itself noted, by its own process.
+    let noted = "journalctl -q -b _PID=1 UNIT=shutterd.service UNIT_RESULT=watchdog | grep .";
+    stage.board.until("systemd's watchdog", noted);
+    let after_ms = stage.now_ms();
+    stage.sees_after("left", after_ms, 2);
+    assert_ne!(stage.board.ok("systemctl show -P MainPID shutterd"), pid);
+    told.shown(format!("an agent that stands still is ended by the watchdog after {watchdog} (Result=watchdog) and works again"));
+}
+
+/// How many pictures the agent still has to hand over.
+fn pending(stage: &mut Stage) -> usize {
+    let status = stage.board.ok("shutterd status --json");
+    serde_json::from_str::<StatusAnswer>(&status).unwrap().pending as usize
+}
+
+/// Waits for a condition that needs no look at the board's log.
+fn until(what: &str, at_most: Duration, mut done: impl FnMut() -> bool) {
+    let patience = Deadline::after(at_most);
+    while !done() {
+        assert!(!patience.passed(), "waited {at_most:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(300));
+    }
+}
+
+fn a_cable_out_delays_and_loses_nothing(stage: &mut Stage, told: &Told, form: Form) {
+    let out = if form == Form::Long { LINK_CUT } else { LINK_CUT_SHORT };
+    let from_ms = stage.now_ms();
+    stage.board.cable(false);
+    let end = Deadline::after(out);
+    until("the cable is out long enough", PATIENCE, || end.passed());
+    let to_ms = stage.now_ms();
+    let backlog = pending(stage);
+    let before = stage.evidence.of("left", stage.boot, from_ms).len();
+    stage.board.cable(true);
+    until("the backlog is at the hub", PATIENCE, || pending(stage) == 0);
+    // A grid from boot: the slots are known by counting.
+    let slots: Vec<u64> = (from_ms..to_ms).filter(|ms| ms % PERIOD_MS == 0).collect();
+    let pictures = stage.evidence.of("left", stage.boot, from_ms);
+    let reasons = stage.evidence.reasons("left");
+    for due_ms in &slots {
+        let taken = pictures.iter().flat_map(|p| &p.record.slots).any(|s| s.schedule.as_str() == "left" && s.due_ms == *due_ms);
+        let told = reasons.iter().any(|r| r.boot == stage.boot && r.due_ms == *due_ms);
+        assert!(taken || told, "the slot at {due_ms} ms is neither a picture nor a reason at the hub");
+    }
+    assert!(backlog > slots.len() / 2, "only {backlog} pictures had to wait: this shows nothing");
+    let (ms, came) = (to_ms - from_ms, pictures.len() - before);
+    told.shown(format!("cable out for {ms} ms: {backlog} pictures waited on the board and came, {came} of `left`; each of its {} slots is accounted for", slots.len()));
+}
+
+/// The cable is pulled, pictures pile up, the power is cut: everything the agent had called stored must come.
+fn a_power_cut_loses_nothing_stored<'i>(mut stage: Stage<'i>, told: &Told) -> Stage<'i> {
+    let quick = format!("[cameras.card]\nsource = \"pattern:?size=320x240\"\n{}", every("card", "500ms"));
+    stage.board.ok(&format!("cat >>/etc/shutterd/shutterd.toml <<'END'\n{quick}END\nsystemctl restart shutterd"));
+    until("enough pictures at the hub", PATIENCE, || stage.evidence.ids().len() >= BEFORE_CUT);
+    stage.board.cable(false);
+    until("enough pictures pile up", PATIENCE, || pending(&mut stage) >= BEFORE_CUT);
+    let listed: ListAnswer = serde_json::from_str(&stage.board.ok("shutterd ls -n 1000 --json")).unwrap();
+    // A board without a battery for its clock.
+    let mut stage = stage.boots_again("2001-01-01T00:00:00");
+    let at_hub: BTreeSet<_> = stage.evidence.ids().into_iter().collect();
+    let only_there: Vec<_> = listed.snapshots.iter().map(|row| row.id).filter(|id| !at_hub.contains(id)).collect();
+    assert!(only_there.len() >= BEFORE_CUT / 2, "only {} pictures are nowhere but on the board", only_there.len());
+    told.shown(format!("power cut with {} pictures at the hub and {} stored on the board only; it boots, in the year 2001", at_hub.len(), only_there.len()));
+    let mut missing = only_there.clone();
+    until("what was stored before the power cut comes to the hub", PATIENCE, || {
+        let at_hub: BTreeSet<_> = stage.evidence.ids().into_iter().collect();
+        missing.retain(|id| !at_hub.contains(id));
+        missing.is_empty()
+    });
+    assert_eq!(stage.evidence.complaints, Vec::<String>::new());
+    told.shown(format!("nothing stored was lost: all {} came, each whole by its own hash", only_there.len()));
+    stage
+}
+
+/// The board's clock said 2001; the hub's time, then somebody with `date`, put it right. Pictures get their true time, and no slot is
+/// served twice or forgotten.
+fn a_wrong_clock_is_put_right(stage: &mut Stage, told: &Told, left: &str, right: &str) {
+    stage.start_camera("left", left, 0);
+    stage.start_camera("right", right, 1);
+    let off_by_s = |wall_ms: i64| (wall_ms - SystemClock.read().wall_ms).abs() / 1_000;
+    let before = stage.sees("left", 2).pop().unwrap().record;
+    assert!(off_by_s(before.taken.wall_ms) < CLOCK_OFF_MAX_S, "with the hub's time, a picture says {:?}", before.taken);
+    let board_s: i64 = stage.board.ok("date +%s").parse().unwrap();
+    assert!(off_by_s(board_s * 1_000) > 20 * 365 * 86_400, "the board's own clock was never wrong: this shows nothing");
+    told.shown(format!("the board's clock says 2001, its pictures the hub's time: {:?}, {} s off", before.taken.quality, off_by_s(before.taken.wall_ms)));
+    let from_ms = stage.now_ms();
+    stage.board.ok(&format!("date -s @{}", SystemClock.read().wall_ms / 1_000));
+    let after = stage.sees("left", 4);
+    let dues: Vec<u64> = after.iter().flat_map(|p| &p.record.slots).map(|slot| slot.due_ms).collect();
+    assert!(dues.is_sorted() && dues.windows(2).all(|w| w[0] < w[1]), "slots out of order, or twice: {dues:?}");
+    assert!(after.iter().all(|p| off_by_s(p.record.taken.wall_ms) < CLOCK_OFF_MAX_S + 60), "a picture has a wrong time");
+    let years: BTreeSet<i64> = stage.evidence.of("left", stage.boot, 0).iter().map(|p| p.record.taken.wall_ms / 1_000 / 86_400 / 365 + 1970).collect();
+    told.shown(format!("the clock is set right at {from_ms} ms of this boot: the schedule goes on slot by slot; years in the pictures of this boot: {years:?}"));
+}
