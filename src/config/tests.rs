@@ -4,7 +4,7 @@ use super::{
     checked,
     password::Surroundings,
     secret::{PatternFault, Secret, SourceKind},
-    settings::{Align, Mount, PowerLine, Set, WhenFull},
+    settings::{Align, Mount, WhenFull},
     *,
 };
 use proptest::prelude::*;
@@ -127,23 +127,6 @@ fn a_complete_file_means_what_it_says() {
 }
 
 #[test]
-fn a_v4l2_camera_is_told_what_the_file_says_and_check_says_it_in_words() {
-    let text = "[node]\nid = \"n\"\n[cameras.yard]\nsource = \"v4l2:1-1.2\"\nsize = \"1920x1080\"\nrate = 5\nformat = \"MJPG\"
-[cameras.yard.controls]\nexposure = \"10ms\"\nwhite_balance = 4600\nfocus = \"auto\"\npower_line = \"50Hz\"\n";
-    let (settings, _) = checked(text).unwrap();
-    let (controls, video) = (settings.cameras[0].video.controls, settings.cameras[0].video);
-    assert_eq!((video.size, video.rate, video.format), (Some((1920, 1080)), Some(5), Some(*b"MJPG")));
-    assert_eq!((controls.exposure, controls.white_balance), (Some(Set::To(10_000)), Some(Set::To(4_600))));
-    assert_eq!((controls.focus, controls.power_line), (Some(Set::Auto), Some(PowerLine::Hz50)));
-    let said = text::in_words(&settings, crate::model::Quality::Ntp, &|_| vec![]);
-    let line = "camera yard: v4l2:1-1.2, MJPG, 1920x1080, 5 frames a second, exposure 10 ms, white balance 4600 K, focus automatic, power line 50 Hz, timeout 10 s";
-    assert!(said.contains(line), "{said}");
-    let (settings, _) = checked(&text.replace("\"10ms\"", "\"500us\"")).unwrap();
-    assert_eq!(settings.cameras[0].video.controls.exposure, Some(Set::To(500)));
-    assert_eq!(checked(GATE).unwrap().0.cameras[0].video, settings::Video::default());
-}
-
-#[test]
 fn an_empty_file_is_a_node_without_cameras() {
     let (settings, warnings) = checked("").unwrap();
     assert_eq!(settings.node.as_str(), "10000000a1b2c3d4");
@@ -257,52 +240,6 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
         (
             "[cameras.y]\nsource = \"v4l2:x\"\nmax_pixels = -1\n",
             "5: [cameras.y] max_pixels: -1 is out of range; write a whole number from 1 to 132710400",
-        ),
-        // What a V4L2 camera is told.
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\nsize = \"big\"\n",
-            "5: [cameras.y] size: \"big\" is not a size in pixels; write one such as \"1920x1080\"",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\nsize = \"0x480\"\n",
-            "5: [cameras.y] size: \"0x480\" is not a size in pixels; write one such as \"1920x1080\"",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\nformat = \"mjpeg\"\n",
-            "5: [cameras.y] format: \"mjpeg\" is not one of MJPG, JPEG, YUYV, UYVY, YU12, NV12, GREY",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\nsize = \"1920x1080\"\nmax_pixels = 1_000_000\n",
-            "5: [cameras.y] size: 1920x1080 is over max_pixels = 1000000; raise that, or write a smaller size",
-        ),
-        ("[cameras.y]\nsource = \"v4l2:x\"\nrate = 0\n", "5: [cameras.y] rate: 0 is out of range; write a whole number from 1 to 1000"),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\nexposure = \"10\"\n",
-            "6: [cameras.y.controls] exposure: \"10\" has no unit; write one of ms, s, m, h, d after the number, such as \"10s\"",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\nexposure = \"2m\"\n",
-            "6: [cameras.y.controls] exposure: \"2m\" is not an exposure; write \"auto\" or a time such as \"10ms\" or \"500us\"",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\nwhite_balance = \"warm\"\n",
-            "6: [cameras.y.controls] white_balance: \"warm\" is not \"auto\" or a whole number from 1000 to 20000",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\npower_line = \"50\"\n",
-            "6: [cameras.y.controls] power_line: \"50\" is not one of \"50Hz\", \"60Hz\", \"off\"",
-        ),
-        (
-            "[cameras.y]\nsource = \"v4l2:x\"\n[cameras.y.controls]\nfocsu = 3\n",
-            "6: unknown key \"focsu\" in [cameras.y.controls]; did you mean \"focus\"?",
-        ),
-        (
-            "[cameras.y]\nsource = \"pattern:\"\nsize = \"640x480\"\n",
-            "5: [cameras.y] size: only a v4l2: camera can be told this; delete this line",
-        ),
-        (
-            "[cameras.y]\nsource = \"rtsp://10.0.0.5/s\"\n[cameras.y.controls]\nfocus = \"auto\"\n",
-            "5: [cameras.y] controls: only a v4l2: camera can be told this; delete this line",
         ),
         // Bounds.
         ("[schedules.a]\ncamera = \"gate\"\nevery = \"500ms\"\n", "5: [schedules.a] every: 500 ms is too short; write 1 s or more"),

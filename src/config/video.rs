@@ -106,3 +106,6 @@ pub(super) fn in_words(video: &Video) -> String {
     ];
     parts.into_iter().flatten().map(|part| format!(", {part}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,7 +335,7 @@ impl V4l2 {
         if !of_the_kernel || now_ms < want.deadline.boottime_ms() + HELD_MS {
             return error;
         }
-        let stage = format!("the camera did not answer, and its driver held us until now; unplug it and plug it in again; then: {error}");
+        let stage = format!("it did not answer, and its driver held us until now; unplug it and plug it in again; in the end: {error}");
         CaptureError::Timeout { camera: self.camera.clone(), within: Duration::from_millis(now_ms - asked_ms), stage }
     }
 
