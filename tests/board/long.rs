@@ -40,9 +40,9 @@ fn two_h264_cameras_and_one_of_eight_megapixels_fit_a_small_board() {
         let pictures = stage.evidence.wait("keyframes", camera, stage.boot, 0, 4, PATIENCE * 2);
         let record = &pictures[0].record;
         assert_eq!((record.width, record.height), (1920, 1080));
-        keep(camera, &pictures[0].bytes());
+        keep(&format!("{camera}.jpg"), &pictures[0].bytes());
     }
-    keep("big", &pictures[0].bytes());
+    keep("big.jpg", &pictures[0].bytes());
     let status: shutterd::api::StatusAnswer = serde_json::from_str(&stage.board.ok("shutterd status --json")).unwrap();
     assert!(status.stored >= ROWS, "only {} pictures in the index", status.stored);
     let pid = stage.board.ok("systemctl show -P MainPID shutterd");
@@ -121,8 +121,8 @@ fn the_same_program_for_32_bits_boots_and_captures() {
     }
     let bars = evidence.wait("bars of a 32-bit board", "bars", 1, 0, 1, PATIENCE);
     assert_eq!(crate::feed::wrong_bars(&bars[0].bytes(), false), None);
-    keep("left-armhf", &pictures[0].bytes());
-    keep("bars-armhf", &bars[0].bytes());
+    keep("left-armhf.jpg", &pictures[0].bytes());
+    keep("bars-armhf.jpg", &bars[0].bytes());
     told.shown(format!("{} pictures of a USB camera and of vivid at the hub, with this run's number", pictures.len()));
     fs::write(scratch.path("agent.log"), board.ok("cat /run/agent.log")).unwrap();
 }

@@ -34,11 +34,11 @@ pub fn given(variable: &str) -> PathBuf {
     path
 }
 
-/// Keeps a picture to be looked at.
-pub fn keep(name: &str, jpeg: &[u8]) {
+/// Keeps a picture, or what a command said, to be looked at.
+pub fn keep(name: &str, bytes: &[u8]) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("board-test");
     fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join(format!("{name}.jpg")), jpeg).unwrap();
+    fs::write(dir.join(name), bytes).unwrap();
 }
 
 /// A schedule of a camera, called as it: on a grid from boot, so that no clock matters.
