@@ -32,10 +32,14 @@ pub fn each_is_refused_in_words(stage: &mut Stage, told: &Told) {
     }
     let more: String = CASES
         .iter()
-        .map(|(camera, lines, ..)| format!("[cameras.{camera}]\n{lines}\ntimeout = \"4s\"\n{}", every(camera, "10s").replace("\"0s\"", "\"5s\"")))
+        .map(|(camera, lines, ..)| {
+            format!("[cameras.{camera}]\n{lines}\ntimeout = \"4s\"\n{}", every(camera, "10s").replace("\"0s\"", "\"5s\""))
+        })
         .collect();
     let from_ms = stage.now_ms();
-    stage.board.ok(&format!("cp /etc/shutterd/shutterd.toml /run/good.toml && cat >>/etc/shutterd/shutterd.toml <<'END'\n{more}END\nsystemctl restart shutterd"));
+    stage.board.ok(&format!(
+        "cp /etc/shutterd/shutterd.toml /run/good.toml && cat >>/etc/shutterd/shutterd.toml <<'END'\n{more}END\nsystemctl restart shutterd"
+    ));
     let patience = Deadline::after(PATIENCE);
     for (camera, _, code, what) in CASES {
         let reason = loop {

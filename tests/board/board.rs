@@ -65,7 +65,8 @@ impl<'i> Machine<'i> {
     /// With a fresh card.
     pub fn arm64(images: &'i Images, dir: &Path, payload: PathBuf) -> Self {
         let disk = dir.join("disk.img");
-        let copied = Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(images.file("arm64", "disk.img")).arg(&disk).status();
+        let copied =
+            Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(images.file("arm64", "disk.img")).arg(&disk).status();
         assert!(copied.unwrap().success(), "no room for a card of its own in {}", dir.display());
         Self { images, arch: "arm64", disk: Some(disk), payload, dir: dir.to_owned() }
     }
@@ -82,7 +83,21 @@ impl<'i> Machine<'i> {
         let (shell, monitor) = (self.dir.join("shell"), self.dir.join("monitor"));
         let _ = (fs::remove_file(&shell), fs::remove_file(&monitor));
         let mut command = self.images.emulator(emulator);
-        command.args(["-M", machine, "-cpu", cpu, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "512", "-display", "none", "-no-reboot"]);
+        command.args([
+            "-M",
+            machine,
+            "-cpu",
+            cpu,
+            "-accel",
+            "tcg,thread=multi",
+            "-smp",
+            "2",
+            "-m",
+            "512",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
         command.args(["-rtc", &format!("base={clock}")]);
         command.arg("-kernel").arg(self.images.file(self.arch, "vmlinuz")).arg("-initrd").arg(self.images.file(self.arch, "initrd"));
         let bare = if self.disk.is_none() { " board=bare" } else { "" };

@@ -80,7 +80,8 @@ impl Evidence {
     /// All pictures of a camera that were taken in this boot after this instant of it, in the order of their numbers.
     pub fn of(&mut self, camera: &str, boot: u32, after_ms: u64) -> Vec<Picture> {
         self.look();
-        let fits = |p: &&Picture| p.record.camera.as_str() == camera && p.record.taken.boot == boot && p.record.taken.boottime_ms > after_ms;
+        let fits =
+            |p: &&Picture| p.record.camera.as_str() == camera && p.record.taken.boot == boot && p.record.taken.boottime_ms > after_ms;
         let mut found: Vec<Picture> = self.pictures.values().filter(fits).cloned().collect();
         found.sort_by_key(|p| p.record.id.seq);
         found
@@ -99,7 +100,11 @@ impl Evidence {
                 return found;
             }
             let reasons = self.reasons(camera);
-            assert!(!patience.passed(), "waited {at_most:?} in vain: {what}; the last reasons: {:?}", &reasons[reasons.len().saturating_sub(3)..]);
+            assert!(
+                !patience.passed(),
+                "waited {at_most:?} in vain: {what}; the last reasons: {:?}",
+                &reasons[reasons.len().saturating_sub(3)..]
+            );
             thread::sleep(LOOK);
         }
     }

@@ -103,8 +103,7 @@ pub fn wrong_picture(jpeg: &[u8], label: &str) -> Option<String> {
 }
 
 /// The eight bars of the vivid driver at three quarters of full colour.
-const BARS: [[u8; 3]; 8] =
-    [[191, 191, 191], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191], [0, 0, 0]];
+const BARS: [[u8; 3]; 8] = [[191, 191, 191], [191, 191, 0], [0, 191, 191], [0, 191, 0], [191, 0, 191], [191, 0, 0], [0, 0, 191], [0, 0, 0]];
 /// Limited range read as full range, chroma at half width, JPEG: less than this; two bars differ by 191 in a channel.
 const BAR_TOLERANCE: u8 = 48;
 

@@ -25,8 +25,8 @@ fn two_h264_cameras_and_one_of_eight_megapixels_fit_a_small_board() {
         let data = feed.path("data");
         long_memory::fill(&data, ROWS, SystemClock.read().wall_ms).unwrap();
     });
-    stage.board.ok("dpkg -i /run/payload/shutterd.deb && systemctl stop shutterd && rm -rf /var/lib/shutterd/*");
-    stage.board.ok("cp -r /run/payload/data/. /var/lib/shutterd/ && chown -R shutterd: /var/lib/shutterd");
+    stage.board.ok("dpkg -i /opt/payload/shutterd.deb && systemctl stop shutterd && rm -rf /var/lib/shutterd/*");
+    stage.board.ok("cp -r /opt/payload/data/. /var/lib/shutterd/ && chown -R shutterd: /var/lib/shutterd");
     stage.start_camera("big", "BIG", 0);
     let rtsp = |name: &str, port: u16| {
         let source = format!("[cameras.{name}]\nsource = \"rtsp://{HOST}:{port}/h264\"\ntimeout = \"30s\"\n");
@@ -68,7 +68,7 @@ fn a_picture_is_the_frame_that_was_due() {
             feed.frames(camera, "MJPG", (640, 480), (640, 480), 50);
         }
     });
-    stage.board.ok("dpkg -i /run/payload/shutterd.deb");
+    stage.board.ok("dpkg -i /opt/payload/shutterd.deb");
     stage.start_camera("warm", "WARM", 0);
     stage.start_camera("cold", "COLD", 1);
     let camera = |name: &str, period: &str| format!("[cameras.{name}]\nsource = \"v4l2:{}\"\n{}", name.to_uppercase(), every(name, period));
@@ -85,7 +85,13 @@ fn a_picture_is_the_frame_that_was_due() {
     for (what, pictures) in [("warm", warm), ("cold", cold)] {
         let late = frames(&pictures);
         let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize];
-        told.shown(format!("{what}: {} pictures, taken after they were due by {:.2} frames (median), {:.2} (9 in 10), {:.2} (all)", late.len(), at(0.5), at(0.9), at(1.0)));
+        told.shown(format!(
+            "{what}: {} pictures, taken after they were due by {:.2} frames (median), {:.2} (9 in 10), {:.2} (all)",
+            late.len(),
+            at(0.5),
+            at(0.9),
+            at(1.0)
+        ));
         assert!(late[0] >= 0.0, "a frame from before it was due");
     }
 }
@@ -104,7 +110,7 @@ fn the_same_program_for_32_bits_boots_and_captures() {
     let mut evidence = Evidence::new(&hub.objects, NODE);
     let machine = Machine::armhf(&images, &scratch.0, feed.pack());
     let mut board = machine.boot("utc");
-    board.ok("mkdir -p /run/payload /var/lib/shutterd && tar -xf /dev/vda -C /run/payload");
+    board.ok("mkdir -p /opt/payload /var/lib/shutterd && tar -xf /dev/vda -C /opt/payload");
     told.shown(format!("the board is up: {}", board.ok("uname -srm")));
     let config = format!(
         "[node]\nid = \"{NODE}\"\n[hub]\nurl = \"mqtt://{HOST}:{}\"\n[cameras.left]\nsource = \"v4l2:LEFT\"\n{}[cameras.bars]\nsource = \"v4l2:/dev/video0\"\nsize = \"640x360\"\n{}",
@@ -113,8 +119,8 @@ fn the_same_program_for_32_bits_boots_and_captures() {
         every("bars", "2s")
     );
     board.ok(&format!("cat >/run/shutterd.toml <<'END'\n{config}END"));
-    board.ok("(/run/payload/uvcsim --dir /run/payload/left --serial LEFT --ctl /run/left.ctl --fps 10,5 >/run/camera.log 2>&1 &)");
-    board.ok("(/run/payload/shutterd --config /run/shutterd.toml run >/run/agent.log 2>&1 &)");
+    board.ok("(/opt/payload/uvcsim --dir /opt/payload/left --serial LEFT --ctl /run/left.ctl --fps 10,5 >/run/camera.log 2>&1 &)");
+    board.ok("(/opt/payload/shutterd --config /run/shutterd.toml run >/run/agent.log 2>&1 &)");
     let pictures = evidence.wait("pictures of a 32-bit board", "left", 1, 0, 3, PATIENCE);
     for picture in &pictures {
         assert_eq!(wrong_picture(&picture.bytes(), &feed.label("left")), None);

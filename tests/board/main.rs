@@ -4,12 +4,12 @@
 //! controller ([`uvcsim.c`](uvcsim.c)), so that uvcvideo, udev and all above them are real. The hub runs on this machine, and what is
 //! shown is read from its files. `make test` runs what is not ignored, `make board-test` everything.
 
-#[path = "../rig/parts.rs"]
-#[expect(dead_code, reason = "one rig for several tests")]
-mod parts;
 #[path = "../rig/books.rs"]
 #[expect(dead_code, reason = "the rig's node needs the type of its schedules")]
 mod books;
+#[path = "../rig/parts.rs"]
+#[expect(dead_code, reason = "one rig for several tests")]
+mod parts;
 
 #[path = "../../benches/rig/long_memory.rs"]
 mod long_memory;

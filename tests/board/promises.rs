@@ -81,8 +81,12 @@ fn life(images: &Images, form: Form) {
 
 fn install_without_a_camera(stage: &mut Stage, told: &Told) {
     let board = &mut stage.board;
-    assert_ne!(board.run("ls /dev/video* || grep -q ^videodev /proc/modules").code, 0, "there is a camera, or its driver, before the test begins");
-    let said = board.run("dpkg -i /run/payload/shutterd.deb");
+    assert_ne!(
+        board.run("ls /dev/video* || grep -q ^videodev /proc/modules").code,
+        0,
+        "there is a camera, or its driver, before the test begins"
+    );
+    let said = board.run("dpkg -i /opt/payload/shutterd.deb");
     assert_eq!(said.code, 0, "{}", said.text);
     board.until("the service is up", "systemctl is-active shutterd");
     let version = board.ok("dpkg-query -W -f '${Package} ${Version} ${Architecture}' shutterd");
@@ -134,7 +138,11 @@ fn swap_crosswise(stage: &mut Stage, told: &Told, left: &str, right: &str) {
     }
     let after = stage.board.ok(ports);
     assert_ne!(before, after, "nothing was swapped: this shows nothing");
-    told.shown(format!("two cameras of one model, plugged in crosswise, keep their names; USB ports before: {}; after: {}", one_line(&before), one_line(&after)));
+    told.shown(format!(
+        "two cameras of one model, plugged in crosswise, keep their names; USB ports before: {}; after: {}",
+        one_line(&before),
+        one_line(&after)
+    ));
     // Control: as after a swap of names, the camera called left is held against what right was fed.
     let picture = &stage.sees("left", 1)[0];
     assert!(wrong_picture(&picture.bytes(), &stage.feed.label("right")).is_some(), "swapped names would not be seen");
@@ -147,10 +155,8 @@ fn one_line(text: &str) -> String {
 fn a_stopped_agent_is_restarted(stage: &mut Stage, told: &Told, form: Form) {
     if form == Form::Short {
         // As in the package, but sooner.
-        stage.board.ok(
-            "mkdir -p /run/systemd/system/shutterd.service.d && printf '[Service]\\nWatchdogSec=15s\\n' \
-             >/run/systemd/system/shutterd.service.d/soon.conf && systemctl daemon-reload && systemctl restart shutterd",
-        );
+        stage.board.ok("mkdir -p /run/systemd/system/shutterd.service.d && printf '[Service]\\nWatchdogSec=15s\\n' \
+             >/run/systemd/system/shutterd.service.d/soon.conf && systemctl daemon-reload && systemctl restart shutterd");
         stage.sees("left", 1);
     }
     let watchdog = stage.board.ok("systemctl show -P WatchdogUSec shutterd");
@@ -216,7 +222,11 @@ fn a_power_cut_loses_nothing_stored<'i>(mut stage: Stage<'i>, told: &Told) -> St
     let at_hub: BTreeSet<_> = stage.evidence.ids().into_iter().collect();
     let only_there: Vec<_> = listed.snapshots.iter().map(|row| row.id).filter(|id| !at_hub.contains(id)).collect();
     assert!(only_there.len() >= BEFORE_CUT / 2, "only {} pictures are nowhere but on the board", only_there.len());
-    told.shown(format!("power cut with {} pictures at the hub and {} stored on the board only; it boots, without a clock", at_hub.len(), only_there.len()));
+    told.shown(format!(
+        "power cut with {} pictures at the hub and {} stored on the board only; it boots, without a clock",
+        at_hub.len(),
+        only_there.len()
+    ));
     let mut missing = only_there.clone();
     until("what was stored before the power cut comes to the hub", PATIENCE, || {
         let at_hub: BTreeSet<_> = stage.evidence.ids().into_iter().collect();
@@ -238,7 +248,11 @@ fn a_wrong_clock_is_put_right(stage: &mut Stage, told: &Told, left: &str, right:
     assert!(off_s(stamp.wall_ms) > 30 * 86_400, "the board's clock was never wrong: this shows nothing");
     assert_eq!(stamp.quality, Quality::Unset, "a clock that nobody set is not called right");
     assert!(!has_a_date(&before.bytes()), "a picture is dated by a clock that nobody set");
-    told.shown(format!("the board's clock is {} days off: its pictures go to the hub without a date, marked as {:?}", off_s(stamp.wall_ms) / 86_400, stamp.quality));
+    told.shown(format!(
+        "the board's clock is {} days off: its pictures go to the hub without a date, marked as {:?}",
+        off_s(stamp.wall_ms) / 86_400,
+        stamp.quality
+    ));
 
     // What a time daemon does: sets the clock, and tells the kernel that it is synchronised (adjtimex, status without STA_UNSYNC).
     let synchronised = "perl -e 'syscall(171, my $t = pack(\"I x4 q4 i x164\", 0x1c, 0, 0, 1000, 1000, 0)) >= 0 or die $!'";
@@ -259,7 +273,10 @@ fn a_wrong_clock_is_put_right(stage: &mut Stage, told: &Told, left: &str, right:
     assert!(early.is_some_and(|ms| off_s(ms) < CLOCK_OFF_MAX_S + 300), "a picture from before has no true time now: {early:?}");
     let dues: Vec<u64> = stage.evidence.of("left", stage.boot, 0).iter().flat_map(|p| &p.record.slots).map(|slot| slot.due_ms).collect();
     assert!(dues.windows(2).all(|w| w[1] > w[0] && w[0] % PERIOD_MS == 0), "slots out of order, twice, or off their grid: {dues:?}");
-    told.shown(format!("the clock is put right: pictures have the true time, earlier ones too, and none of {} slots was served twice", dues.len()));
+    told.shown(format!(
+        "the clock is put right: pictures have the true time, earlier ones too, and none of {} slots was served twice",
+        dues.len()
+    ));
 }
 
 /// Whether EXIF gives the picture a date, such as `2026:11:26`.

@@ -40,7 +40,8 @@ pub fn the_unit_is_closed(stage: &mut Stage, told: &Told) {
     told.shown(format!("systemd-analyze security on the board: {exposure}"));
 
     // The same unit with another program in it, and, as a control, the same program without the unit's walls.
-    let script: String = FORBIDDEN.iter().map(|(name, command)| format!("if ( {command} ) >/dev/null 2>&1; then echo 'could: {name}'; fi\n")).collect();
+    let script: String =
+        FORBIDDEN.iter().map(|(name, command)| format!("if ( {command} ) >/dev/null 2>&1; then echo 'could: {name}'; fi\n")).collect();
     board.ok(&format!("cat >/usr/local/bin/takeover <<'END'\n#!/bin/sh\nid -un\n{script}END\nchmod 755 /usr/local/bin/takeover"));
     board.ok(
         "sed -e 's|^ExecStart=.*|ExecStart=/usr/local/bin/takeover|' -e 's|^Type=.*|Type=oneshot|' -e '/^Restart/d' -e '/^Watchdog/d' \
@@ -51,7 +52,8 @@ pub fn the_unit_is_closed(stage: &mut Stage, told: &Told) {
     assert_eq!(inside, "shutterd", "inside the unit's walls somebody could do more than say who he is");
     assert_ne!(board.run("test -e /etc/taken-over").code, 0);
     let now = SystemClock.read().wall_ms / 1_000;
-    let outside = board.ok(&format!("unshare --mount --uts /usr/local/bin/takeover; rm -f /etc/taken-over; modprobe -r vivid; date -s @{now}"));
+    let outside =
+        board.ok(&format!("unshare --mount --uts /usr/local/bin/takeover; rm -f /etc/taken-over; modprobe -r vivid; date -s @{now}"));
     let could = outside.lines().filter(|line| line.starts_with("could: ")).count();
     assert_eq!(could, FORBIDDEN.len(), "without the walls all of it should be possible, or it shows nothing: {outside}");
     let names: Vec<_> = FORBIDDEN.iter().map(|(name, _)| *name).collect();

@@ -102,7 +102,7 @@ impl<'i> Stage<'i> {
     /// Plugs a simulated USB camera in; `what` is the folder of its frames.
     pub fn start_camera(&mut self, what: &str, serial: &str, port: u32) {
         self.board.ok(&format!(
-            "modprobe vhci-hcd && rm -f /run/{what}.ctl && systemd-run --quiet --collect --unit=camera-{what} /run/payload/uvcsim --dir /run/payload/{what} \
+            "modprobe vhci-hcd && rm -f /run/{what}.ctl && systemd-run --quiet --collect --unit=camera-{what} /opt/payload/uvcsim --dir /opt/payload/{what} \
              --serial '{serial}' --port {port} --ctl /run/{what}.ctl --fps 10,5"
         ));
         self.board.until("the simulated camera takes commands", &format!("[ -p /run/{what}.ctl ]"));
@@ -128,5 +128,5 @@ impl<'i> Stage<'i> {
 }
 
 fn unpack(board: &mut Board) {
-    board.ok("mkdir -p /run/payload && tar -xf /dev/vdb -C /run/payload");
+    board.ok("mkdir -p /opt/payload && tar -xf /dev/vdb -C /opt/payload");
 }
