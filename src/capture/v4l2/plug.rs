@@ -50,7 +50,7 @@ impl Plugs {
             if left.is_zero() {
                 return Ok(false);
             }
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos() as _ };
             match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
@@ -75,8 +75,8 @@ mod tests {
     #[test]
     fn a_node_that_comes_is_told_at_once_and_silence_ends_in_time() {
         let plugs = Plugs::watch().unwrap();
-        plugs.news();
-        assert!(!plugs.wait(Deadline::after(Duration::from_millis(20))).unwrap(), "something else changes /dev all the time");
+        // Others may change something in /dev as well, but not all the time.
+        assert!((0..50).any(|_| !plugs.wait(Deadline::after(Duration::from_millis(20))).unwrap()), "no silence");
         let node = std::path::PathBuf::from(format!("/dev/shutterd-test-{}", std::process::id()));
         let made = std::thread::spawn({
             let node = node.clone();
