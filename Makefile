@@ -13,9 +13,9 @@
 # | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | BOARDTIME |
 # | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
-# | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | CROSSTIME |
-# | make cross-test | the unit tests as ARM programs, in an emulated processor    | TESTTIME |
-# | make build-root | Debian with cross compilers; `cross` makes it where needed  | ROOTTIME |
+# | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | about 5 min             |
+# | make cross-test | the agent's unit tests as ARM programs, under qemu-user   | about 12 min            |
+# | make build-root | Debian with cross compilers; `cross` makes it where needed  | 2 min                   |
 
 .PHONY: run test build test-unit test-system lint soak bench deb check cross cross-test build-root board-image board-package board-test setup setup-test setup-build-root clean
 .DEFAULT_GOAL := test
@@ -206,5 +206,6 @@ setup-build-root:
 	@$(call install,debootstrap debian-archive-keyring,what makes a Debian in a directory)
 
 clean:
-	board/build-root.sh remove
+	# It belongs to root. One that stands elsewhere is not this directory's to delete.
+	if [ -d target/build-root ]; then BUILD_ROOT= board/build-root.sh remove; fi
 	$(CARGO) clean

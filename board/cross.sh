@@ -65,7 +65,7 @@ choose() {
 	*) die "CROSS_WAY is auto, rustup, root or cross, not '$way'" ;;
 	esac
 	case $way in
-	rustup) say "$triple with $(rustc --version) and $($gnu-gcc -dumpfullversion -dumpmachine | tr '\n' ' ')" ;;
+	rustup) say "$triple with $(rustc --version) and $gnu-gcc $($gnu-gcc -dumpfullversion)" ;;
 	root) say "$triple with Debian's Rust in the build root" && board/build-root.sh base ;;
 	cross) say "$triple with $(cross --version 2>/dev/null | head -n1) and cross.toml" ;;
 	esac
@@ -113,7 +113,7 @@ if [ "${1:-}" = --test ]; then
 		say "skipped under qemu-user: $test: $why"
 		skips+=(--skip "$test")
 	done <board/cross-test.skip
-	cargo_for test --locked --target "$triple" --features hub --lib -- "${skips[@]}"
+	cargo_for test --locked --target "$triple" --lib -- "${skips[@]}"
 	exit
 fi
 
