@@ -140,6 +140,13 @@ pub fn boottime_of_monotonic_ms(monotonic_ms: u64) -> u64 {
     monotonic_ms + (asleep_us + 500) / 1_000
 }
 
+/// Milliseconds that the machine was awake, from some start: what tokio's timers count. For how long something takes that cannot go on
+/// in suspend; never for deadlines of pictures.
+pub fn awake_ms() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 /// One timerfd on CLOCK_BOOTTIME: wakes the runtime at an instant, and never otherwise.
 pub struct BootTimer {
     fd: AsyncFd<std::os::fd::OwnedFd>,

@@ -1,11 +1,16 @@
 //! What the agent knows of itself right now: written by the loops, read by uplink, socket and page. Not durable.
 
+use crate::clock;
 use crate::model::{CameraId, Session};
 use crate::protocol::CameraState;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -15,6 +20,8 @@ pub struct Status {
     now: Arc<Mutex<Now>>,
     /// Counts changes, so that a reader can wait for the next one.
     changed: watch::Sender<u64>,
+    /// The instant ([`clock::awake_ms`]) by which the uplink turns again at the latest; 0 while there is none.
+    uplink_by_ms: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -58,7 +65,7 @@ pub struct UplinkStatus {
 
 impl Default for Status {
     fn default() -> Self {
-        Self { now: Arc::default(), changed: watch::channel(0).0 }
+        Self { now: Arc::default(), changed: watch::channel(0).0, uplink_by_ms: Arc::default() }
     }
 }
 
@@ -70,6 +77,15 @@ impl Status {
     pub fn edit(&self, change: impl FnOnce(&mut Now)) {
         change(&mut self.lock());
         self.changed.send_modify(|n| *n += 1);
+    }
+    /// The uplink is about to wait, for so long at most; `None`: it ends.
+    pub fn uplink_waits(&self, at_most: Option<Duration>) {
+        let by_ms = at_most.map_or(0, |wait| clock::awake_ms() + wait.as_millis() as u64);
+        self.uplink_by_ms.store(by_ms, Relaxed);
+    }
+    /// By when it has promised to turn.
+    pub fn uplink_turns_by_ms(&self) -> Option<u64> {
+        Some(self.uplink_by_ms.load(Relaxed)).filter(|by| *by > 0)
     }
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

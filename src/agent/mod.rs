@@ -6,21 +6,24 @@
 
 mod past;
 mod plans;
+mod starts;
+mod watchdog;
 
 pub use plans::{grid_of, next_slots};
 
 use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
-use crate::clock::{BootTimer, Clock, Deadline, SystemClock, boot_id};
+use crate::clock::{BootTimer, Clock, Deadline, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
 use crate::schedule::{Due, Memory, Planner};
 use crate::status::{ConfigOrigin, Status};
-use crate::store::{Configure, OpenError, Past, Place, Quota, Rules, Store};
+use crate::store::{OpenError, Past, Place, Store};
 use crate::uplink;
 use crate::wheel::{TimerId, Wheel};
 use past::{Account, count_off, slot_run, why_off};
-use plans::interval_ms;
+use plans::{configure, interval_ms};
+use starts::Starts;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -32,6 +35,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use watchdog::{Life, Patience, Watchdog};
 
 /// First and longest wait before a store that could not be opened is tried again.
 const STORE_RETRY_MIN_MS: u64 = 10_000;
@@ -69,6 +73,9 @@ enum Timer {
     OpenStore,
     /// The clock is not trusted yet: look again.
     Clock,
+    /// Cameras that were held back begin.
+    Cameras,
+    Watchdog,
 }
 
 struct Plan {
@@ -98,6 +105,8 @@ pub struct Agent {
     uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
     last_trusted_ms: i64,
     commands: mpsc::Receiver<Command>,
+    watchdog: Watchdog,
+    starts: Starts,
 }
 
 impl Agent {
@@ -115,6 +124,7 @@ impl Agent {
         status.edit(|now| now.config = origin);
         let handle = Handle { status: status.clone(), settings: settings_in, store: store_in, commands: commands_out };
         let clock = Arc::new(SystemClock);
+        let starts = Starts::count(&settings.store.runtime_dir, clock.boottime_ms());
         let agent = Self {
             config_file: config_file.to_owned(),
             started_ms: clock.boottime_ms(),
@@ -135,6 +145,8 @@ impl Agent {
             uplink: None,
             last_trusted_ms: 0,
             commands,
+            watchdog: Watchdog::from_systemd(),
+            starts,
         };
         Ok((agent, handle))
     }
@@ -147,12 +159,15 @@ impl Agent {
             tracing::error!("the system refuses to deliver signals");
             return Exit::Failed;
         };
-        if let Err(OpenError::Locked { .. }) = self.open_store().await {
+        self.hold_cameras_back();
+        if let Err(OpenError::Locked { .. }) = self.open_store(true).await {
             return Exit::Failed;
         }
         self.start_uplink();
         ready();
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        self.watchdog.ready(self.in_words());
+        self.arm_watchdog();
+        let mut changes = self.status.changes();
         loop {
             if let Err(e) = self.timer.set(self.wheel.next_deadline()) {
                 tracing::error!(error = %e, "the timer cannot be set");
@@ -167,6 +182,7 @@ impl Agent {
                     self.turn().await;
                 }
                 Some(command) = self.commands.recv() => self.command(command),
+                Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
                 _ = hangup.recv() => self.reload().await,
                 _ = terminate.recv() => return self.stop("SIGTERM").await,
@@ -187,9 +203,11 @@ impl Agent {
                 Timer::Slot { schedule, due: slot } => self.slot(&schedule, slot, &mut due),
                 Timer::Check { camera } => self.check(&camera),
                 Timer::OpenStore => {
-                    let _ = self.open_store().await;
+                    let _ = self.open_store(false).await;
                 }
                 Timer::Clock => self.look_at_clock(),
+                Timer::Cameras => self.start_cameras(),
+                Timer::Watchdog => self.show_life(),
             }
         }
         for (camera, slots) in due {
@@ -198,8 +216,9 @@ impl Agent {
                 self.settle(&camera, settled);
                 self.arm_check(&camera, check);
             } else {
-                let failure =
-                    Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads");
+                let failure = self.held_back().unwrap_or_else(|| {
+                    Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads")
+                });
                 self.settle(&camera, slots.into_iter().map(|(slot, _)| (slot, Outcome::Failed { reason: failure.clone() })).collect());
                 self.start_cameras();
             }
@@ -249,7 +268,7 @@ impl Agent {
         tracing::info!(quality = ?now.quality, "the clock is trusted");
         // What goes by age waits for this.
         if let Some(store) = &self.store {
-            store.configure(self.configure());
+            store.configure(configure(&self.settings));
         }
         let schedules: Vec<_> = self.plans.keys().cloned().collect();
         for schedule in schedules {
@@ -301,6 +320,9 @@ impl Agent {
             }
             None => {
                 let failure = match (&self.store, self.settings.cameras.iter().any(|c| c.id == camera)) {
+                    (Some(_), true) => {
+                        self.held_back().unwrap_or_else(|| Failure::new("no_thread", "the camera's thread is not there; see the log"))
+                    }
                     (None, true) => Failure::new("storage", "the store cannot be used, so no camera runs; see `shutterd status`"),
                     _ => Failure::new("unknown_camera", format!("there is no camera {camera}; see `shutterd cameras`")),
                 };
@@ -310,13 +332,15 @@ impl Agent {
     }
 
     /// Opens the store, and then cameras and schedules. On failure says so, tells the hub, and tries again later.
-    async fn open_store(&mut self) -> Result<(), OpenError> {
+    async fn open_store(&mut self, starting: bool) -> Result<(), OpenError> {
+        let patience = Patience::begin(starting);
         let opened = boot_id()
             .map_err(|source| OpenError::Io { dir: self.settings.store.dir.clone(), source, hint: "/proc must be mounted" })
             .and_then(|boot| {
                 Store::require_mount(&self.settings.store.dir, self.settings.store.require_mount.as_ref())?;
-                Store::open(&self.place(), self.configure(), self.clock.clone(), &boot)
+                Store::open(&self.place(), configure(&self.settings), self.clock.clone(), &boot)
             });
+        drop(patience);
         match opened {
             Ok((store, past)) => {
                 let waited = self.status.read().fault.is_some();
@@ -370,29 +394,6 @@ impl Agent {
         Place { dir: self.settings.store.dir.clone(), board: config::board_serial().unwrap_or_default(), hub: self.settings.hub.is_some() }
     }
 
-    fn configure(&self) -> Configure {
-        let (hub, drop_oldest) = (self.settings.hub.is_some(), self.settings.store.when_full == settings::WhenFull::DropOldest);
-        let keep = Rules {
-            age_ms: self.settings.keep.age.map(|d| d.as_millis() as u64),
-            bytes: self.settings.keep.bytes,
-            count: self.settings.keep.count,
-            cameras: self
-                .settings
-                .keep
-                .cameras
-                .iter()
-                .map(|(id, (bytes, count))| (id.clone(), Quota { bytes: *bytes, count: *count }))
-                .collect(),
-            free_bytes: self.settings.keep.free,
-            free_inodes: self.settings.keep.free_inodes,
-            thin: self.settings.keep.thin.clone(),
-            drop_oldest: drop_oldest || !hub,
-            on_full_disk: drop_oldest || hub,
-        };
-        let window_ms = self.settings.store.profile.window_ms();
-        Configure { node: self.settings.node.clone(), hub, version: self.settings.version.clone(), keep, window_ms }
-    }
-
     /// Gives every slot between the last settled one and now its outcome, then plans.
     fn account_for_the_past(&mut self, store: &Store, past: Past, waited: bool) {
         let now = self.clock.read();
@@ -442,7 +443,7 @@ impl Agent {
 
     fn start_cameras(&mut self) {
         camera::clean_notes(&self.settings.store.runtime_dir, &self.settings.cameras);
-        let Some(around) = self.surroundings() else { return };
+        let Some(around) = self.surroundings().filter(|_| self.held_back().is_none()) else { return };
         for settings in &self.settings.cameras {
             if self.cameras.contains_key(&settings.id) {
                 continue;
@@ -457,6 +458,43 @@ impl Agent {
                 Err(e) => tracing::error!(camera = %settings.id, error = %e, "the camera's thread cannot be started"),
             }
         }
+    }
+
+    /// After starts in a row that stored nothing.
+    fn hold_cameras_back(&mut self) {
+        if let Some(why) = self.held_back() {
+            tracing::error!("{}", why.detail);
+            let _ = self.wheel.insert(self.starts.cameras_from_ms(), Timer::Cameras);
+        }
+    }
+
+    fn held_back(&self) -> Option<Failure> {
+        self.starts.held_back(self.clock.boottime_ms())
+    }
+
+    fn look_for_a_picture(&mut self) {
+        if self.status.read().cameras.values().any(|camera| camera.captured > 0) {
+            self.starts.clear();
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let cameras: Vec<_> = self.settings.cameras.iter().map(|camera| camera.id.clone()).collect();
+        watchdog::in_words(&self.status.read(), &cameras, self.store.as_ref())
+    }
+
+    fn arm_watchdog(&mut self) {
+        if let Some(every_ms) = self.watchdog.every_ms() {
+            let _ = self.wheel.insert(self.clock.boottime_ms() + every_ms, Timer::Watchdog);
+        }
+    }
+
+    /// The wheel turns: whether the others do too is looked at here.
+    fn show_life(&mut self) {
+        let store_since_ms = self.store.as_ref().and_then(Store::busy_since_ms);
+        let life = Life { uplink_by_ms: self.status.uplink_turns_by_ms(), store_since_ms };
+        self.watchdog.turned(life, awake_ms(), self.in_words());
+        self.arm_watchdog();
     }
 
     fn start_uplink(&mut self) {
@@ -514,7 +552,7 @@ impl Agent {
         self.settings_out.send_replace(self.settings.clone());
         self.status.edit(|now| now.config = ConfigOrigin::File);
         if let Some(store) = self.store.clone() {
-            store.configure(self.configure());
+            store.configure(configure(&self.settings));
             self.swap_cameras(&old, &store);
             self.swap_schedules(&store);
             self.start_cameras();
@@ -579,6 +617,7 @@ impl Agent {
     async fn stop(mut self, why: &str) -> Exit {
         tracing::info!(why, "stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.starts.clear();
         self.plans.clear();
         let deadline = Deadline::after(camera::STOP_WAIT);
         let cameras = std::mem::take(&mut self.cameras);

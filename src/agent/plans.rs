@@ -1,9 +1,10 @@
-//! What the settings mean for planner and cameras.
+//! What the settings mean for planner, cameras and store.
 
 use crate::clock::Reading;
 use crate::config::settings::{self, Settings};
 use crate::model::CameraId;
 use crate::schedule::{self, Due, Grid, Planner};
+use crate::store::{Configure, Quota, Rules};
 
 /// The grid of a schedule; its phase is a hash of node and schedule unless somebody chose one.
 pub fn grid_of(settings: &Settings, schedule: &settings::Schedule) -> Grid {
@@ -19,6 +20,24 @@ pub fn grid_of(settings: &Settings, schedule: &settings::Schedule) -> Grid {
 /// Between two pictures of a camera's schedules, at the closest; `None` if it has none.
 pub fn interval_ms(settings: &Settings, camera: &CameraId) -> Option<u64> {
     settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| s.every_ms).min()
+}
+
+/// What the store is told.
+pub fn configure(settings: &Settings) -> Configure {
+    let (hub, drop_oldest) = (settings.hub.is_some(), settings.store.when_full == settings::WhenFull::DropOldest);
+    let keep = Rules {
+        age_ms: settings.keep.age.map(|d| d.as_millis() as u64),
+        bytes: settings.keep.bytes,
+        count: settings.keep.count,
+        cameras: settings.keep.cameras.iter().map(|(id, (bytes, count))| (id.clone(), Quota { bytes: *bytes, count: *count })).collect(),
+        free_bytes: settings.keep.free,
+        free_inodes: settings.keep.free_inodes,
+        thin: settings.keep.thin.clone(),
+        drop_oldest: drop_oldest || !hub,
+        on_full_disk: drop_oldest || hub,
+    };
+    let window_ms = settings.store.profile.window_ms();
+    Configure { node: settings.node.clone(), hub, version: settings.version.clone(), keep, window_ms }
 }
 
 /// The next three slots of a schedule, for `shutterd check`.

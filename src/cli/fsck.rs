@@ -1,8 +1,7 @@
-//! `shutterd fsck`: a look at the store while no agent runs, and a rebuild of its index.
-//!
-//! Run by root it gives up root's rights for those of the data directory's owner before it opens anything there, so that no file of
-//! root's is left behind that the agent could not touch.
+//! `shutterd fsck`: a look at the store while no agent runs, and a rebuild of its index. Run by root it goes on as the data directory's
+//! owner (`owner.rs`).
 
+use super::owner::become_owner;
 use super::trouble::Trouble;
 use super::words::print;
 use crate::clock::{Clock, Deadline, SystemClock, boot_id};
@@ -12,7 +11,6 @@ use crate::store::{self, Findings, FsckTrouble, OpenError, Place, Progress, Stor
 use serde::Serialize;
 use std::{
     io::{BufRead, IsTerminal, Write},
-    os::unix::fs::MetadataExt,
     path::Path,
     time::Duration,
 };
@@ -122,23 +120,6 @@ fn trouble_of(e: &OpenError) -> Trouble {
         _ => (Exit::Failed, "unusable"),
     };
     Trouble::new(exit, code, Chain(e))
-}
-
-/// Root becomes the owner of the data directory, for good.
-fn become_owner(dir: &Path) -> Result<(), Trouble> {
-    let about = std::fs::metadata(dir).map_err(|e| Trouble::failed(format!("there is no data directory {}: {e}", dir.display())))?;
-    if !rustix::process::geteuid().is_root() || about.uid() == 0 {
-        return Ok(());
-    }
-    eprintln!("going on as user {} and group {}, whom {} belongs to", about.uid(), about.gid(), dir.display());
-    #[expect(unsafe_code, reason = "the C library's calls change all threads at once, which no safe function does")]
-    // SAFETY: three system calls on numbers; an empty list of groups is never read.
-    let done = unsafe { libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(about.gid()) == 0 && libc::setuid(about.uid()) == 0 };
-    if done {
-        return Ok(());
-    }
-    let why = std::io::Error::last_os_error();
-    Err(Trouble::failed(format!("cannot become user {}: {why}; run this as that user (sudo -u)", about.uid())))
 }
 
 /// Progress on standard error: one line that changes on a terminal, else a line now and then.

@@ -5,6 +5,7 @@
 
 mod ask;
 mod fsck;
+mod owner;
 mod run;
 mod trouble;
 mod words;
@@ -22,6 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use std::{
     fmt::Write as _,
+    fs::File,
     io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -289,11 +291,16 @@ fn snap(cli: &Cli, camera: &CameraId, output: &Path) -> Result<(), Trouble> {
             let wanted = wanted.ok_or_else(|| {
                 Trouble::new(Exit::Failed, "unknown_camera", format!("there is no camera {camera} in {}", cli.config.display()))
             })?;
+            // Opened with the rights of who asks; the camera's bytes are decoded with fewer.
+            let mut file = open_file(output)?;
+            if settings.store.dir.exists() {
+                owner::become_owner(&settings.store.dir)?;
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::failed)?;
             let handle = runtime.handle().clone();
             let taken = runtime.block_on(async { tokio::task::spawn_blocking(move || camera::take_once(&wanted, handle)).await });
             let jpeg = taken.map_err(Trouble::failed)?.map_err(|e| Trouble::new(Exit::Failed, &e.code, e.detail))?;
-            write_file(output, &jpeg)?;
+            write_to(output, &mut file, &jpeg)?;
             report_snap(cli, output, jpeg.len(), None);
             Ok(())
         }
@@ -342,10 +349,29 @@ fn report_snap(cli: &Cli, output: &Path, bytes: usize, id: Option<&str>) {
 }
 
 fn write_file(output: &Path, bytes: &[u8]) -> Result<(), Trouble> {
-    let written = if output == Path::new("-") {
-        std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())
-    } else {
-        std::fs::write(output, bytes)
+    write_to(output, &mut open_file(output)?, bytes)
+}
+
+/// `None` for standard output. What is in the file stays there until there is something better.
+fn open_file(output: &Path) -> Result<Option<File>, Trouble> {
+    if output == Path::new("-") {
+        return Ok(None);
+    }
+    let file = File::options().write(true).create(true).truncate(false).open(output);
+    file.map(Some).map_err(|e| cannot_write(output, &e))
+}
+
+fn write_to(output: &Path, file: &mut Option<File>, bytes: &[u8]) -> Result<(), Trouble> {
+    let written = match file {
+        None => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+        // A device or a pipe has no length to set.
+        Some(file) => {
+            file.write_all(bytes).and_then(|()| if file.metadata()?.is_file() { file.set_len(bytes.len() as u64) } else { Ok(()) })
+        }
     };
-    written.map_err(|e| Trouble::failed(format!("cannot write {}: {e}", output.display())))
+    written.map_err(|e| cannot_write(output, &e))
+}
+
+fn cannot_write(output: &Path, e: &std::io::Error) -> Trouble {
+    Trouble::failed(format!("cannot write {}: {e}", output.display()))
 }

@@ -4,6 +4,7 @@
 //! (`files/tests.rs`). Paths are relative to the data directory.
 
 use super::careful;
+use super::index::answered;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::{
     fs::{self, File},
@@ -86,7 +87,7 @@ impl Files for DataDir {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+        file.sync_data().inspect(|()| answered())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -106,7 +107,7 @@ impl Files for DataDir {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(self.root.join(path))
+        fs::remove_file(self.root.join(path)).inspect(|()| answered())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -122,7 +123,7 @@ impl Files for DataDir {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        careful::read(&self.root.join(path))
+        careful::read(&self.root.join(path)).inspect(|_| answered())
     }
 
     fn is_dir(&self, path: &Path) -> bool {

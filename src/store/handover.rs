@@ -4,12 +4,16 @@ use super::device::Device;
 use super::index::{Counters, Erasure, Index, Key};
 use super::keep::Rules;
 use super::written::Days;
+use crate::clock;
 use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     path::PathBuf,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio::sync::watch;
 
@@ -72,6 +76,8 @@ pub struct Shared {
     /// Counts commits that give the hub something new.
     pub news: watch::Sender<u64>,
     pub fault: watch::Sender<Option<String>>,
+    /// Since when the writer is at its present piece of work ([`clock::awake_ms`]); 0 while it waits for one.
+    pub busy_since_ms: AtomicU64,
 }
 
 /// What readers see of the writer between commits.
@@ -96,6 +102,10 @@ pub struct Seen {
 }
 
 impl Shared {
+    /// The writer begins a piece of work, or waits for one.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy_since_ms.store(if busy { clock::awake_ms().max(1) } else { 0 }, Relaxed);
+    }
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -50,6 +50,7 @@ pub use device::life_in_words;
 pub use findings::{Check, Findings, grouped};
 pub use fsck::{Progress, Rebuilt, Trouble as FsckTrouble, fsck, rebuild, rebuild_in_words};
 pub use handover::{Configure, Put, PutError, Stored};
+pub use index::answers as disk_answers;
 pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
 pub use keep::{Quota, Rules, true_time_ms};
 pub use ledger::{SlotRun, same_slot_ms};
@@ -66,7 +67,11 @@ use std::{
     collections::{BTreeMap, HashMap},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
 };
 use tokio::sync::{oneshot, watch};
 use writer::{Work, Writer};
@@ -162,6 +167,7 @@ impl Store {
             seen: Mutex::new(seen),
             news: watch::channel(0).0,
             fault: watch::channel(None).0,
+            busy_since_ms: AtomicU64::new(0),
         });
         let (sender, work) = mpsc::sync_channel(STORE_QUEUE_MAX);
         let mut writer = Writer {
@@ -271,6 +277,10 @@ impl Store {
     /// `Some` once a flush or commit failed: the process must end with exit code 75.
     pub fn fault(&self) -> watch::Receiver<Option<String>> {
         self.shared.fault.subscribe()
+    }
+    /// Since when the writer is at its present piece of work (instant of `clock::awake_ms`), if it is at one.
+    pub fn busy_since_ms(&self) -> Option<u64> {
+        Some(self.shared.busy_since_ms.load(Relaxed)).filter(|since| *since > 0)
     }
     /// Changes whenever something new is to be sent.
     pub fn news(&self) -> watch::Receiver<u64> {

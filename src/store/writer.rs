@@ -96,6 +96,7 @@ impl Writer {
         // The group under way, and its bytes.
         let (mut puts, mut bytes) = (Vec::new(), 0);
         while stop.is_none() {
+            self.shared.set_busy(false);
             let now = self.clock.read();
             let wake_ms = self.due_ms.into_iter().chain(self.keeper.wake_ms(&now)).min();
             let first = match wake_ms {
@@ -114,6 +115,7 @@ impl Writer {
                 None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                 Some(at) => work.recv_timeout(Duration::from_millis(at.saturating_sub(now.boottime_ms))),
             };
+            self.shared.set_busy(true);
             let (mut flush, mut held) = (Vec::new(), Vec::new());
             let mut enough = false;
             let mut next = match first {
@@ -202,6 +204,7 @@ impl Writer {
                 Err(mpsc::TryRecvError::Disconnected) => return Ok(Err(mpsc::RecvTimeoutError::Disconnected)),
                 Err(mpsc::TryRecvError::Empty) => {}
             }
+            self.shared.set_busy(true);
             let Some(rebuild) = &mut self.rebuild else { return Ok(Err(mpsc::RecvTimeoutError::Timeout)) };
             let done = rebuild.go_on(&self.shared.index, &mut self.blobs, &mut self.riders).map_err(fault)?;
             if done {

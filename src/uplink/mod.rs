@@ -30,6 +30,8 @@ const BACKOFF_MS: u64 = 1_000;
 const BACKOFF_MAX_MS: u64 = 60_000;
 /// A connection that lasted this long was a good one, even if the hub was away.
 const GOOD_CONNECTION_MS: u64 = 60_000;
+/// Certificates are read, a name is looked up and an answer waited for, each within a time-out of its own.
+const CONNECT_AT_MOST: Duration = Duration::from_secs(60);
 /// An ordered stop tells the hub within this time, or goes without a word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,7 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
         context.status.edit(|now| now.uplink.state = "connecting".into());
         let began_ms = context.clock.boottime_ms();
         memory.hub_acknowledged = false;
+        context.status.uplink_waits(Some(CONNECT_AT_MOST));
         let connected = tokio::select! {
             connected = connect(&context) => connected,
             () = stopped(&mut shutdown) => break,
@@ -75,10 +78,12 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
         }
         let wait = Duration::from_millis(backoff_ms(failures, random_u64()));
         failures += 1;
+        context.status.uplink_waits(Some(wait));
         if tokio::time::timeout(wait, stopped(&mut shutdown)).await.is_ok() {
             break;
         }
     }
+    context.status.uplink_waits(None);
     context.status.edit(|now| {
         now.uplink.state = "off".into();
         now.uplink.session = None;

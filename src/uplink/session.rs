@@ -144,6 +144,7 @@ impl<'a> Life<'a> {
                 Some(subscribe_by_ms)
             };
             let pause = wake_ms.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+            self.context.status.uplink_waits(Some(pause.unwrap_or(CONNECT_TIMEOUT)));
             let event = tokio::select! {
                 heard = self.link.heard(), if self.jobs.has_room() => Event::Heard(heard),
                 done = self.jobs.next() => Event::Done(done),

@@ -14,7 +14,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("odd", "source = \"v4l2:ODD\"", "unable", "a camera whose only format nobody here knows"),
     ("liar", "source = \"v4l2:LIAR\"", "damaged", "a camera whose JPEGs have another size than agreed"),
     ("scant", "source = \"v4l2:SCANT\"", "timeout", "a camera whose raw frames are smaller than agreed"),
-    ("wish", "source = \"v4l2:/dev/video20\"\nsize = \"123x45\"", "unable", "a size that the camera has not got"),
+    ("wish", "source = \"v4l2:/dev/video24\"\nsize = \"123x45\"", "unable", "a size that the camera has not got"),
 ];
 
 /// Frames of the cameras that lie.

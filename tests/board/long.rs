@@ -107,7 +107,7 @@ fn the_same_program_for_32_bits_boots_and_captures() {
     board.ok("mkdir -p /run/payload /var/lib/shutterd && tar -xf /dev/vda -C /run/payload");
     told.shown(format!("the board is up: {}", board.ok("uname -srm")));
     let config = format!(
-        "[node]\nid = \"{NODE}\"\n[hub]\nurl = \"mqtt://{HOST}:{}\"\n[cameras.left]\nsource = \"v4l2:LEFT\"\n{}[cameras.bars]\nsource = \"v4l2:/dev/video0\"\n{}",
+        "[node]\nid = \"{NODE}\"\n[hub]\nurl = \"mqtt://{HOST}:{}\"\n[cameras.left]\nsource = \"v4l2:LEFT\"\n{}[cameras.bars]\nsource = \"v4l2:/dev/video0\"\nsize = \"640x360\"\n{}",
         hub.mqtt.unwrap(),
         every("left", "2s"),
         every("bars", "2s")

@@ -45,7 +45,7 @@ fn the_life_of_a_board_with_every_fault() {
 fn cameras(left: &str, right: &str) -> String {
     let left = format!("[cameras.left]\nsource = \"v4l2:{left}\"\ntimeout = \"5s\"\n{}", every("left", "2s"));
     let right = format!("[cameras.right]\nsource = \"v4l2:{right}\"\nformat = \"YUYV\"\ntimeout = \"5s\"\n{}", every("right", "2s"));
-    let bars = format!("[cameras.bars]\nsource = \"v4l2:/dev/video20\"\ntimeout = \"5s\"\n{}", every("bars", "2s"));
+    let bars = format!("[cameras.bars]\nsource = \"v4l2:/dev/video20\"\nsize = \"640x360\"\ntimeout = \"5s\"\n{}", every("bars", "2s"));
     left + &right + &bars
 }
 
@@ -91,11 +91,11 @@ fn install_without_a_camera(stage: &mut Stage, told: &Told) {
 /// Cameras appear after the service, as does their driver; each is taken pictures of by its own name.
 fn plug_in_later(stage: &mut Stage, told: &Told, left: &str, right: &str) {
     let reason = stage.evidence.wait_reason("a camera that is not there", "left", stage.boot, 0, PATIENCE);
-    told.shown(format!("a camera that is not there is on record at the hub: {} {}", reason.word(), reason.detail()));
-    assert_eq!(reason.word(), "failed(unreachable)", "{}", reason.detail());
+    assert_eq!(reason.word(), "failed(unreachable)", "{reason:?}");
+    told.shown(format!("a camera that is not there is on record at the hub: {}: {}", reason.word(), reason.detail()));
     stage.start_camera("left", left, 0);
     stage.start_camera("right", right, 1);
-    stage.board.ok("modprobe vivid n_devs=3 node_types=0x101,0x1,0x1 input_types=0,0,0 vid_cap_nr=20,22,23 vid_out_nr=21");
+    stage.board.ok("modprobe vivid n_devs=4 node_types=0x101,0x1,0x1,0x1 input_types=0,0,0,0 vid_cap_nr=20,22,23,24 vid_out_nr=21");
     for camera in ["left", "right"] {
         let pictures = stage.sees(camera, 2);
         keep(camera, &pictures[0].bytes());

@@ -3,8 +3,9 @@
 use crate::stage::{Stage, Told};
 use shutterd::clock::{Clock, SystemClock};
 
-/// Where `systemd-analyze security` should put the service; 10 is wide open.
-const EXPOSURE_MAX: f64 = 1.5;
+/// Where `systemd-analyze security` may put the service; 10 is wide open. systemd 257 counts adjtimex, which the service needs to know
+/// whether the clock is synchronised, twice.
+const EXPOSURE_MAX: f64 = 1.7;
 /// Fewer settings compared than this would show nothing.
 const SETTINGS_MIN: usize = 20;
 
@@ -15,8 +16,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("mount", "mount -t tmpfs none /mnt"),
     ("write to /sys", "echo 1 >/sys/module/printk/parameters/time"),
     ("load a module", "modprobe vivid"),
-    ("read the kernel's log", "dmesg"),
-    ("change the host's name", "hostname taken-over"),
+    ("read the log of the kernel", "dmesg"),
+    ("change the name of the host", "hostname taken-over"),
     ("make a namespace", "unshare --user true"),
 ];
 
@@ -39,14 +40,14 @@ pub fn the_unit_is_closed(stage: &mut Stage, told: &Told) {
     told.shown(format!("systemd-analyze security on the board: {exposure}"));
 
     // The same unit with another program in it, and, as a control, the same program without the unit's walls.
-    let script: String = FORBIDDEN.iter().map(|(name, command)| format!("if {command} >/dev/null 2>&1; then echo 'could: {name}'; fi\n")).collect();
+    let script: String = FORBIDDEN.iter().map(|(name, command)| format!("if ( {command} ) >/dev/null 2>&1; then echo 'could: {name}'; fi\n")).collect();
     board.ok(&format!("cat >/usr/local/bin/takeover <<'END'\n#!/bin/sh\nid -un\n{script}END\nchmod 755 /usr/local/bin/takeover"));
     board.ok(
         "sed -e 's|^ExecStart=.*|ExecStart=/usr/local/bin/takeover|' -e 's|^Type=.*|Type=oneshot|' -e '/^Restart/d' -e '/^Watchdog/d' \
          -e 's|^RuntimeDirectory=.*|RuntimeDirectory=takeover|' /usr/lib/systemd/system/shutterd.service \
          >/run/systemd/system/takeover.service && systemctl daemon-reload && systemctl start takeover",
     );
-    let inside = board.ok("journalctl -q -b -o cat -u takeover _COMM=takeover");
+    let inside = board.ok("journalctl -q -b -o cat -u takeover _TRANSPORT=stdout");
     assert_eq!(inside, "shutterd", "inside the unit's walls somebody could do more than say who he is");
     assert_ne!(board.run("test -e /etc/taken-over").code, 0);
     let now = SystemClock.read().wall_ms / 1_000;

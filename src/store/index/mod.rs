@@ -26,6 +26,7 @@ pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, WrittenDa
 pub use tables::{FORMAT, Key, PendingKey};
 
 pub use change::{Change, Counters};
+pub use counted::{answered, answers};
 pub use open::Index;
 
 use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps};
