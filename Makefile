@@ -11,9 +11,10 @@
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
 # | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
+# | make package-test | that package under a real systemd, in a container         | 5 min                   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
 
-.PHONY: run test build test-unit test-system lint soak bench deb check setup setup-test clean
+.PHONY: run test build test-unit test-system lint soak bench deb package-test check setup setup-test clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -33,7 +34,7 @@ BUILD_PACKAGES := gcc g++ make cmake libclang-dev ca-certificates
 ifeq ($(shell uname -m),x86_64)
 BUILD_PACKAGES += nasm
 endif
-TEST_PACKAGES := ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
+TEST_PACKAGES := systemd ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-libav nbdkit nbdkit-plugin-python libnbd-bin fuse3
 
@@ -139,6 +140,13 @@ deb: setup $(CARGO_DEB)
 	fi
 	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub) \
 		--output target/deb/$(DEB_NAME)_$$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)-1_$(ARCH).deb
+
+# The package under a real systemd, in a container: installed, confined, stopped, upgraded, removed, purged. Needs root.
+package-test: setup-test
+	@$(call install,lintian debootstrap systemd-container xz-utils,what it takes to judge a package and to run it)
+	$(MAKE) deb ARCH=$(HOST_ARCH) $(if $(filter file,$(origin PROGRAM)),,PROGRAM=$(PROGRAM))
+	lintian --allow-root --fail-on error target/deb/$(DEB_NAME)_*_$(HOST_ARCH).deb
+	tests/package/boot.sh target/deb/$(DEB_NAME)_*_$(HOST_ARCH).deb
 
 check: setup
 	$(CARGO) run --quiet --locked --bin shutterd -- check $(FILE)
