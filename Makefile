@@ -136,7 +136,8 @@ deb: setup $(CARGO_DEB)
 	systemd/deb/changelog $(DEB_PROGRAM) "$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" <CHANGELOG.md >$(STAGE)/changelog
 	@if [ -z "$(HUB)" ]; then \
 		cp board/$(BOARD)/shutterd.toml $(STAGE)/; \
-		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || echo "# This board has no rules of its own." >$(STAGE)/rules/60-shutterd.rules; \
+		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || cp board/generic/*.rules $(STAGE)/rules/ 2>/dev/null \
+			|| echo "# This board needs no rules." >$(STAGE)/rules/60-shutterd-cameras.rules; \
 	fi
 	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub) \
 		--output target/deb/$(DEB_NAME)_$$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)-1_$(ARCH).deb

@@ -169,6 +169,29 @@ fn without_a_watchdog_nobody_is_told_anything_more() {
     drop(agent);
 }
 
+/// Starts the agent with reads of its index that take so long, and returns how often it asks for more time before it is ready.
+fn asks_for_time(node: &Node, delay: &str) -> usize {
+    let systemd = Systemd::new(node);
+    let index = node.data.join("index.redb").display().to_string();
+    let inject = format!("inject=pread64:delay_enter={delay}");
+    let slow = ["strace", "-D", "-f", "-qq", "-P", &index, "-e", "trace=pread64", "-e", &inject, "-o", "/dev/null"];
+    let agent = node.start_under(&systemd.words(&slow));
+    let said = std::iter::from_fn(|| systemd.hears(LONG)).take_while(|said| !said.contains("READY=1"));
+    let asked = said.inspect(|said| assert!(said.contains("EXTEND_TIMEOUT_USEC="), "{said}")).count();
+    drop(agent);
+    asked
+}
+
+#[test]
+fn a_long_recovery_asks_for_more_time_as_long_as_the_disk_answers() {
+    let node = Node::new("patience");
+    node.configure(CARD);
+    assert!(node.start().stop().0.success());
+    assert!(asks_for_time(&node, "3000000:when=1..5") >= 1, "15 s of slow reads");
+    // The control: one read that does not come back. What was answered before it counts once.
+    assert!(asks_for_time(&node, "22000000:when=1") <= 1, "a disk that does not answer is no progress");
+}
+
 #[test]
 fn after_five_starts_that_stored_nothing_cameras_are_held_back_with_a_reason_and_a_picture_ends_that() {
     let node = Node::new("starts");
