@@ -129,17 +129,19 @@ deb: setup $(CARGO_DEB)
 		if [ $(ARCH) = $(HOST_ARCH) ]; then $(CARGO) build --release --locked $(if $(HUB),--features hub) --bin $(DEB_PROGRAM); \
 		elif [ ! -x $(PROGRAM) ]; then $(MAKE) cross BOARD=$(BOARD) ARCH=$(ARCH) HUB=$(HUB); fi; \
 	fi
-	rm -rf $(STAGE) && mkdir -p $(STAGE)/rules
+	rm -rf $(STAGE) && mkdir -p $(STAGE)/rules $(STAGE)/lib
 	install -m 755 $(PROGRAM) $(STAGE)/$(DEB_PROGRAM)
 	# As the tests are built, so that nothing is built twice.
 	$(CARGO) run --quiet --locked --features hub --example pages $(STAGE)
 	systemd/deb/changelog $(DEB_PROGRAM) "$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" <CHANGELOG.md >$(STAGE)/changelog
 	@if [ -z "$(HUB)" ]; then \
 		cp board/$(BOARD)/shutterd.toml $(STAGE)/; \
+		cp board/$(BOARD)/README.md $(STAGE)/ 2>/dev/null || echo "No notes on this board." >$(STAGE)/README.md; \
+		find board/$(BOARD) -maxdepth 1 -type f -perm -u+x -exec cp {} $(STAGE)/lib/ ';'; \
 		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || cp board/generic/*.rules $(STAGE)/rules/ 2>/dev/null \
 			|| echo "# This board needs no rules." >$(STAGE)/rules/60-shutterd-cameras.rules; \
 	fi
-	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub) \
+	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub,$$([ -z "$$(ls $(STAGE)/lib)" ] || echo --variant programs)) \
 		--output target/deb/$(DEB_NAME)_$$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)-1_$(ARCH).deb
 
 # The package under a real systemd, in a container: installed, confined, stopped, upgraded, removed, purged. Needs root.
