@@ -33,7 +33,7 @@ target() {
 	esac
 	local under=${triple//-/_}
 	# bindgen reads the kernel's camera headers as the target's compiler would.
-	vars=("CARGO_TARGET_${under^^}_LINKER=$gnu-gcc" "CC_$under=$gnu-gcc" "CXX_$under=$gnu-g++" "AR_$under=$gnu-ar"
+	vars=("CARGO_TARGET_${under^^}_LINKER=$gnu-gcc" "CC_$under=$gnu-gcc" "CXX_$under=$gnu-g++" "AR_$under=$gnu-ar" "CFLAGS_$under=-ffunction-sections -fdata-sections"
 		"BINDGEN_EXTRA_CLANG_ARGS_$under=--target=$gnu -I/usr/$gnu/include")
 }
 
