@@ -12,12 +12,13 @@
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
 # | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | BOARDTIME |
 # | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
+# | make package-test | that package under a real systemd, in a container         | 5 min                   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
-# | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | CROSSTIME |
-# | make cross-test | the unit tests as ARM programs, in an emulated processor    | TESTTIME |
-# | make build-root | Debian with cross compilers; `cross` makes it where needed  | ROOTTIME |
+# | make cross    | shutterd for a board: BOARD=… [ARCH=arm64 or armhf] [HUB=1]   | about 5 min             |
+# | make cross-test | the agent's unit tests as ARM programs, under qemu-user   | about 12 min            |
+# | make build-root | Debian with cross compilers; `cross` makes it where needed  | 2 min                   |
 
-.PHONY: run test build test-unit test-system lint soak bench deb check cross cross-test build-root board-image board-package board-test setup setup-test setup-build-root clean
+.PHONY: run test build test-unit test-system lint soak bench deb package-test check cross cross-test build-root board-image board-package board-test setup setup-test setup-build-root clean
 .DEFAULT_GOAL := test
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -37,7 +38,7 @@ BUILD_PACKAGES := gcc g++ make cmake libclang-dev ca-certificates
 ifeq ($(shell uname -m),x86_64)
 BUILD_PACKAGES += nasm
 endif
-TEST_PACKAGES := ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
+TEST_PACKAGES := systemd ffmpeg mosquitto openssl strace e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-libav nbdkit nbdkit-plugin-python libnbd-bin fuse3
 
@@ -132,17 +133,27 @@ deb: setup $(CARGO_DEB)
 		if [ $(ARCH) = $(HOST_ARCH) ]; then $(CARGO) build --release --locked $(if $(HUB),--features hub) --bin $(DEB_PROGRAM); \
 		elif [ ! -x $(PROGRAM) ]; then $(MAKE) cross BOARD=$(BOARD) ARCH=$(ARCH) HUB=$(HUB); fi; \
 	fi
-	rm -rf $(STAGE) && mkdir -p $(STAGE)/rules
+	rm -rf $(STAGE) && mkdir -p $(STAGE)/rules $(STAGE)/lib
 	install -m 755 $(PROGRAM) $(STAGE)/$(DEB_PROGRAM)
 	# As the tests are built, so that nothing is built twice.
 	$(CARGO) run --quiet --locked --features hub --example pages $(STAGE)
 	systemd/deb/changelog $(DEB_PROGRAM) "$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" <CHANGELOG.md >$(STAGE)/changelog
 	@if [ -z "$(HUB)" ]; then \
 		cp board/$(BOARD)/shutterd.toml $(STAGE)/; \
-		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || echo "# This board has no rules of its own." >$(STAGE)/rules/60-shutterd.rules; \
+		cp board/$(BOARD)/README.md $(STAGE)/ 2>/dev/null || echo "No notes on this board." >$(STAGE)/README.md; \
+		find board/$(BOARD) -maxdepth 1 -type f -perm -u+x -exec cp {} $(STAGE)/lib/ ';'; \
+		cp board/$(BOARD)/*.rules $(STAGE)/rules/ 2>/dev/null || cp board/generic/*.rules $(STAGE)/rules/ 2>/dev/null \
+			|| echo "# This board needs no rules." >$(STAGE)/rules/60-shutterd-cameras.rules; \
 	fi
-	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub) \
+	$(CARGO_DEB) --no-build --no-strip --target $(call rust_target,$(ARCH)) $(if $(HUB),--variant hub,$$([ -z "$$(ls $(STAGE)/lib)" ] || echo --variant programs)) \
 		--output target/deb/$(DEB_NAME)_$$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)-1_$(ARCH).deb
+
+# The package under a real systemd, in a container: installed, confined, stopped, upgraded, removed, purged. Needs root.
+package-test: setup-test
+	@$(call install,lintian debootstrap systemd-container xz-utils,what it takes to judge a package and to run it)
+	$(MAKE) deb ARCH=$(HOST_ARCH) $(if $(filter file,$(origin PROGRAM)),,PROGRAM=$(PROGRAM))
+	lintian --allow-root --fail-on error target/deb/$(DEB_NAME)_*_$(HOST_ARCH).deb
+	tests/package/boot.sh target/deb/$(DEB_NAME)_*_$(HOST_ARCH).deb
 
 check: setup
 	$(CARGO) run --quiet --locked --bin shutterd -- check $(FILE)
@@ -206,5 +217,6 @@ setup-build-root:
 	@$(call install,debootstrap debian-archive-keyring,what makes a Debian in a directory)
 
 clean:
-	board/build-root.sh remove
+	# It belongs to root. One that stands elsewhere is not this directory's to delete.
+	if [ -d target/build-root ]; then BUILD_ROOT= board/build-root.sh remove; fi
 	$(CARGO) clean

@@ -33,7 +33,7 @@ target() {
 	esac
 	local under=${triple//-/_}
 	# bindgen reads the kernel's camera headers as the target's compiler would.
-	vars=("CARGO_TARGET_${under^^}_LINKER=$gnu-gcc" "CC_$under=$gnu-gcc" "CXX_$under=$gnu-g++" "AR_$under=$gnu-ar"
+	vars=("CARGO_TARGET_${under^^}_LINKER=$gnu-gcc" "CC_$under=$gnu-gcc" "CXX_$under=$gnu-g++" "AR_$under=$gnu-ar" "CFLAGS_$under=-ffunction-sections -fdata-sections"
 		"BINDGEN_EXTRA_CLANG_ARGS_$under=--target=$gnu -I/usr/$gnu/include")
 }
 
@@ -65,7 +65,7 @@ choose() {
 	*) die "CROSS_WAY is auto, rustup, root or cross, not '$way'" ;;
 	esac
 	case $way in
-	rustup) say "$triple with $(rustc --version) and $($gnu-gcc -dumpfullversion -dumpmachine | tr '\n' ' ')" ;;
+	rustup) say "$triple with $(rustc --version) and $gnu-gcc $($gnu-gcc -dumpfullversion)" ;;
 	root) say "$triple with Debian's Rust in the build root" && board/build-root.sh base ;;
 	cross) say "$triple with $(cross --version 2>/dev/null | head -n1) and cross.toml" ;;
 	esac

@@ -321,7 +321,8 @@ pub struct Record {
     pub height: u32,
     /// Kind of source: `rtsp`, `pattern`, …; never its address.
     pub source: String,
-    /// Remarks of the honesty gate, such as `late`.
+    /// Remarks: `flat` (nothing can be seen), `repeated` (byte for byte the picture before: the camera has frozen), `unsettled` (exposure had no
+    /// time to settle).
     #[serde(default)]
     pub flags: Vec<String>,
     /// Version of the privacy mask that was applied; 0 is none.

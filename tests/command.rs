@@ -13,7 +13,7 @@ use rig::{Node, pause, text, wait_for};
 use shutterd::capture::{self, source::*};
 use shutterd::clock::{Deadline, boottime_now_ms};
 use shutterd::config;
-use shutterd::image::jpeg;
+use shutterd::image::{jpeg, meta};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -316,6 +316,30 @@ fn an_agent_with_programs_for_cameras_puts_each_end_on_record_and_no_argument() 
         "{log}"
     );
     assert!(!said.contains("hunter2") && !log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn a_camera_that_gives_the_same_picture_again_and_again_is_marked_as_frozen() {
+    let (node, bench) = (Node::new("frozen"), Bench::new("frozen"));
+    let same = bench.script("same", "cat @/picture");
+    node.configure(&format!(
+        "[cameras.same]\nsource = 'command:{same}'\n[schedules.same]\ncamera = \"same\"\nevery = \"1s\"\n\
+         [cameras.card]\nsource = \"pattern:\"\n[schedules.card]\ncamera = \"card\"\nevery = \"1s\"\n"
+    ));
+    let agent = node.start();
+    node.wait_for_pictures("same", 3);
+    node.wait_for_pictures("card", 3);
+    assert!(agent.stop().0.success());
+    let repeated = |camera: &str| {
+        let dirs = std::fs::read_dir(node.data.join("snapshots").join(camera)).unwrap().map(|dir| dir.unwrap().path());
+        let mut files: Vec<PathBuf> = dirs.flat_map(|dir| std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path())).collect();
+        files.sort();
+        let flags = files.iter().map(|file| meta::read(&std::fs::read(file).unwrap()).unwrap().record.flags);
+        flags.map(|flags| flags.iter().any(|flag| flag == "repeated")).collect::<Vec<_>>()
+    };
+    let same = repeated("same");
+    assert!(same.len() >= 3 && !same[0] && same[1..].iter().all(|marked| *marked), "{same:?}");
+    assert!(!repeated("card").contains(&true));
 }
 
 #[test]

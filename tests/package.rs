@@ -42,9 +42,11 @@ fn analyze_is_here() -> bool {
 /// What is wrong with a unit: too much exposure, something open that it does not list, or something listed that is not open.
 fn complaints(name: &str, tag: &str, text: &str, exposure_max: u32) -> Vec<String> {
     let path = file(name, tag, text);
-    let run = |json: &str| Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager", json]).arg(&path).output().unwrap();
+    let run =
+        |json: &str| Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager", json]).arg(&path).output().unwrap();
     let plain = rig::text(&run("--json=off").stdout);
-    let overall = plain.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_whitespace().nth(1)?.parse::<f64>().ok());
+    let overall =
+        plain.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split_whitespace().nth(1)?.parse::<f64>().ok());
     let mut wrong = Vec::new();
     match overall {
         Some(level) if (level * 10.0).round() as u32 <= exposure_max => println!("{name}: exposure {level}"),
@@ -71,7 +73,8 @@ fn the_services_may_do_little_and_each_thing_left_open_has_its_reason() {
         assert_eq!(complaints(name, "good", &text, exposure_max), [""; 0], "{name}");
         assert!(!text.lines().any(|line| line.starts_with("IPAddressAllow=any")), "that is for the score alone");
         // The control: each of these lines less is noticed.
-        for line in ["RestrictNamespaces=yes\n", "NoNewPrivileges=yes\n", "SystemCallFilter=@system-service\n", "CapabilityBoundingSet=\n"] {
+        for line in ["RestrictNamespaces=yes\n", "NoNewPrivileges=yes\n", "SystemCallFilter=@system-service\n", "CapabilityBoundingSet=\n"]
+        {
             assert!(text.contains(line), "{line}");
             assert_ne!(complaints(name, "worse", &text.replace(line, ""), exposure_max), [""; 0], "{name} without {line}");
         }
@@ -166,11 +169,35 @@ fn without_a_watchdog_nobody_is_told_anything_more() {
     drop(agent);
 }
 
+/// Starts the agent with reads of its index that take so long, and returns how often it asks for more time before it is ready.
+fn asks_for_time(node: &Node, delay: &str) -> usize {
+    let systemd = Systemd::new(node);
+    let index = node.data.join("index.redb").display().to_string();
+    let inject = format!("inject=pread64:delay_enter={delay}");
+    let slow = ["strace", "-D", "-f", "-qq", "-P", &index, "-e", "trace=pread64", "-e", &inject, "-o", "/dev/null"];
+    let agent = node.start_under(&systemd.words(&slow));
+    let said = std::iter::from_fn(|| systemd.hears(LONG)).take_while(|said| !said.contains("READY=1"));
+    let asked = said.inspect(|said| assert!(said.contains("EXTEND_TIMEOUT_USEC="), "{said}")).count();
+    drop(agent);
+    asked
+}
+
+#[test]
+fn a_long_recovery_asks_for_more_time_as_long_as_the_disk_answers() {
+    let node = Node::new("patience");
+    node.configure(CARD);
+    assert!(node.start().stop().0.success());
+    assert!(asks_for_time(&node, "3000000:when=1..5") >= 1, "15 s of slow reads");
+    // The control: one read that does not come back. What was answered before it counts once.
+    assert!(asks_for_time(&node, "22000000:when=1") <= 1, "a disk that does not answer is no progress");
+}
+
 #[test]
 fn after_five_starts_that_stored_nothing_cameras_are_held_back_with_a_reason_and_a_picture_ends_that() {
     let node = Node::new("starts");
     let camera = |fault: &str| {
-        let text = format!("[cameras.gate]\nsource = \"pattern:?size=320x240{fault}\"\n[schedules.gate-1s]\ncamera = \"gate\"\nevery = \"1s\"\n");
+        let text =
+            format!("[cameras.gate]\nsource = \"pattern:?size=320x240{fault}\"\n[schedules.gate-1s]\ncamera = \"gate\"\nevery = \"1s\"\n");
         node.configure(&text);
     };
     camera("&fault=fail");

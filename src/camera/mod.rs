@@ -110,6 +110,7 @@ impl Camera {
             around,
             source: None,
             encoder: None,
+            last: None,
             rest: Rest::default(),
             deaths: 0,
         };
@@ -214,6 +215,8 @@ struct Worker {
     around: Surroundings,
     source: Option<Box<dyn Source>>,
     encoder: Option<jpeg::Encoder>,
+    /// Checksum of the last picture.
+    last: Option<u32>,
     rest: Rest,
     /// Exists while a grab or decode is under way: found at start, the process died in it.
     note: PathBuf,
@@ -393,6 +396,11 @@ impl Worker {
             }
             let (jpeg, mut flags) = judged_jpeg(frame, want, &self.settings, &mut self.encoder)?;
             flags.extend(remarks.iter().map(|flag| (*flag).to_owned()));
+            // No sensor gives the same noise twice: the camera has frozen, though it stamps and sends.
+            let sum = crc32c::crc32c(&jpeg);
+            if self.last.replace(sum) == Some(sum) {
+                flags.push("repeated".to_owned());
+            }
             Ok(Picture { jpeg, width, height, taken_ms, source: kind, flags })
         })
     }

@@ -1,3 +1,5 @@
+//! What feeds the watchdog, and what must not.
+
 use super::*;
 use crate::model::Failure;
 use crate::protocol::CameraState;

@@ -148,17 +148,21 @@ impl Device {
     }
 
     /// All formats with their sizes, in the driver's order.
-    pub fn offers(&self, buffers: u32) -> Vec<Offer> {
+    /// # Errors
+    /// `ENODEV`: it was unplugged meanwhile. That it has none is no error.
+    pub fn offers(&self, buffers: u32) -> io::Result<Vec<Offer>> {
         let mut offers = Vec::new();
         for index in 0..FORMATS_MAX {
             let mut format = sys::v4l2_fmtdesc { index, type_: buffers, ..zeroed() };
-            if self.ask(vidioc::VIDIOC_ENUM_FMT, &mut format).is_err() {
-                break;
+            match self.ask(vidioc::VIDIOC_ENUM_FMT, &mut format) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::EIO)) => return Err(e),
+                Err(_) => break,
+                Ok(()) => {}
             }
             let sizes = self.sizes(format.pixelformat);
             offers.push(Offer { fourcc: format.pixelformat.to_le_bytes(), description: text(&format.description), sizes });
         }
-        offers
+        Ok(offers)
     }
 
     #[expect(unsafe_code, reason = "a union of the kernel")]
@@ -253,7 +257,7 @@ mod tests {
         let device = Device::open(Path::new("/dev/null")).unwrap();
         let error = device.capability().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY), "{error}");
-        assert!(device.offers(1).is_empty() && device.rates(*b"MJPG", (640, 480)).is_empty());
+        assert!(device.offers(1).unwrap().is_empty() && device.rates(*b"MJPG", (640, 480)).is_empty());
     }
 
     #[test]

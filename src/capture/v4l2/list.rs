@@ -100,7 +100,7 @@ fn ask(info: &mut DeviceInfo) -> io::Result<()> {
     let device = Device::open(&info.node)?;
     let caps = device.capability()?;
     info.captures = caps.captures();
-    let offers = if caps.captures() { device.offers(caps.buffers()) } else { Vec::new() };
+    let offers = if caps.captures() { device.offers(caps.buffers())? } else { Vec::new() };
     if caps.captures() {
         let chosen = format::choose(&offers, &Video::default(), PIXELS_MAX);
         info.would_use = Some(chosen.map_or_else(|why| format!("nothing: {why}"), |choice| choice.to_string()));

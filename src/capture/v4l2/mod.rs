@@ -217,7 +217,8 @@ impl V4l2 {
     }
 
     fn start(&self, device: Device, caps: &Capability, node: PathBuf, opened_ms: u64, want: &Want) -> Result<Open, CaptureError> {
-        let choice = format::choose(&device.offers(caps.buffers()), &self.video, self.pixels_max).map_err(|e| self.unable(e))?;
+        let offers = device.offers(caps.buffers()).map_err(|cause| self.fault(Fault { doing: "asking for its formats", cause }, &node))?;
+        let choice = format::choose(&offers, &self.video, self.pixels_max).map_err(|e| self.unable(e))?;
         let told = |doing, refused| match refused {
             format::Refused::Other(what) => self.unable(what),
             format::Refused::Kernel(cause) => self.fault(Fault { doing, cause }, &node),
@@ -354,7 +355,11 @@ impl V4l2 {
         match cause.raw_os_error() {
             Some(libc::EBUSY) => {
                 let users = users::of(node);
-                let who = if users.is_empty() { "another program, which this user may not see".to_owned() } else { users.join(", ") };
+                let who = if users.is_empty() {
+                    "another program that this user may not see, or by another camera of this configuration".to_owned()
+                } else {
+                    users.join(", ")
+                };
                 let cause = format!("{path} is in use by {who}; end it, or let it and this agent use different cameras");
                 CaptureError::Busy { camera: self.camera.clone(), cause }
             }

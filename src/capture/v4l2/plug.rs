@@ -75,8 +75,8 @@ mod tests {
     #[test]
     fn a_node_that_comes_is_told_at_once_and_silence_ends_in_time() {
         let plugs = Plugs::watch().unwrap();
-        plugs.news();
-        assert!(!plugs.wait(Deadline::after(Duration::from_millis(20))).unwrap(), "something else changes /dev all the time");
+        // Others may change something in /dev as well, but not all the time.
+        assert!((0..50).any(|_| !plugs.wait(Deadline::after(Duration::from_millis(20))).unwrap()), "no silence");
         let node = std::path::PathBuf::from(format!("/dev/shutterd-test-{}", std::process::id()));
         let made = std::thread::spawn({
             let node = node.clone();
