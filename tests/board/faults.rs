@@ -4,6 +4,7 @@
 use crate::board::PATIENCE;
 use crate::promises::Form;
 use crate::stage::{Stage, Told};
+use shutterd::clock::Deadline;
 use std::time::Duration;
 
 /// The camera's own `timeout` in the configuration.
@@ -16,18 +17,22 @@ enum Then {
     Fails(&'static [&'static str]),
     /// Pictures go on, and are right.
     Mends,
+    /// Pictures go on, and carry this flag.
+    Flags(&'static str),
 }
-use Then::{Fails, Mends};
+use Then::{Fails, Flags, Mends};
 
-/// Command to the simulator, whether the short form has it too, and what the agent makes of it.
+/// Commands to the simulator, whether the short form has it too, and what the agent makes of it.
 const FAULTS: &[(&str, bool, Then)] = &[
     ("stall", true, Fails(&["timeout"])),
     ("unplug", true, Fails(&["unreachable", "broken"])),
     ("trunc", true, Fails(&["damaged", "timeout"])),
     ("nodht", true, Mends),
-    ("ctlhang", false, Fails(&["timeout", "broken"])),
-    ("ctlstall", false, Mends),
-    ("freeze", false, Mends),
+    // A stream that runs needs no control requests; one that has to be started again does.
+    ("ctlhang", false, Mends),
+    ("ctlhang; stall", false, Fails(&["timeout", "broken", "hung"])),
+    ("ctlstall; stall", false, Fails(&["timeout", "broken"])),
+    ("freeze", false, Flags("repeated")),
     ("garbage", false, Fails(&["damaged", "timeout"])),
     ("empty", false, Fails(&["timeout", "damaged"])),
     ("short", false, Fails(&["damaged", "timeout"])),
@@ -46,8 +51,15 @@ pub fn each_ends_in_time(stage: &mut Stage, told: &Told, form: Form) {
             continue;
         }
         let begun_ms = stage.now_ms();
-        stage.tell_camera("left", fault);
+        fault.split("; ").for_each(|command| stage.tell_camera("left", command));
         match then {
+            Flags(flag) => {
+                let patience = Deadline::after(PATIENCE);
+                while !stage.sees("left", 1)[0].record.flags.iter().any(|f| f == flag) {
+                    assert!(!patience.passed(), "{fault}: no picture carries the flag `{flag}`");
+                }
+                told.shown(format!("{fault}: the pictures go on and carry the flag `{flag}`"));
+            }
             Mends => {
                 stage.sees_after("left", begun_ms + 500, 3);
                 told.shown(format!("{fault}: mended, the pictures go on"));
@@ -72,7 +84,7 @@ pub fn each_ends_in_time(stage: &mut Stage, told: &Told, form: Form) {
 /// The first slot due since then that failed: word and detail, and when it was due. A slot that found the camera busy with the one before
 /// is no news.
 fn failure(stage: &Stage, fault: &str, after_ms: u64) -> ((String, String), u64) {
-    let patience = shutterd::clock::Deadline::after(PATIENCE);
+    let patience = Deadline::after(PATIENCE);
     loop {
         let reasons = stage.evidence.reasons("left");
         let found = reasons.iter().find(|r| r.boot == stage.boot && r.due_ms > after_ms && r.word().starts_with("failed"));
