@@ -39,8 +39,8 @@ const FAULTS: &[(&str, bool, Then)] = &[
     ("big", false, Fails(&["timeout", "damaged"])),
     ("err", false, Fails(&["timeout", "damaged"])),
     ("noeof", false, Mends),
-    ("epstall", false, Fails(&["timeout", "broken"])),
-    ("proto", false, Fails(&["timeout", "broken"])),
+    ("epstall", false, Fails(&["timeout", "broken", "damaged"])),
+    ("proto", false, Fails(&["timeout", "broken", "damaged"])),
     // Five failed transfers, and uvcvideo is silent for ever, though the camera is well: streaming has to be started again.
     ("proto 5", true, Mends),
 ];

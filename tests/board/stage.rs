@@ -4,6 +4,7 @@ use crate::board::{Board, Images, Machine, PATIENCE};
 use crate::evidence::{Evidence, Picture};
 use crate::feed::{Feed, wrong_picture};
 use crate::parts::{Hub, Scratch};
+use shutterd::api::StatusAnswer;
 use shutterd::clock::boottime_now_ms;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,8 @@ impl<'i> Stage<'i> {
     pub fn configure(&mut self, text: &str) {
         let text = self.head() + text;
         self.board.ok(&format!("cat >/etc/shutterd/shutterd.toml <<'END'\n{text}END\nsystemctl restart shutterd"));
+        let status: StatusAnswer = serde_json::from_str(&self.board.until("the agent answers", "shutterd status --json")).unwrap();
+        self.boot = status.boot.unwrap();
     }
 
     /// Now, by the board's own clock since its boot.
