@@ -10,7 +10,7 @@
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
-# | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | BOARDTIME |
+# | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | about 20 min |
 # | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
 # | make package-test | that package under a real systemd, in a container         | 5 min                   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |

@@ -51,7 +51,9 @@ fn two_h264_cameras_and_one_of_eight_megapixels_fit_a_small_board() {
     let own_mib = own.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024;
     let group_mib = group.parse::<u64>().unwrap() >> 20;
     told.shown(format!(
-        "peak memory {own_mib} MiB (VmHWM; {group_mib} MiB with its files in the cache) with two 1080p H.264 cameras, one of 3264x2448 \
+        "peak memory {own_mib} MiB resident (VmHWM, the driver's frame buffers among them), {group_mib} MiB \
+         charged to the service, with \
+         two 1080p H.264 cameras, one of 3264x2448 \
          MJPG ({size} bytes a picture) and {} pictures in the index",
         status.stored
     ));

@@ -92,7 +92,12 @@ impl<'i> Stage<'i> {
     pub fn configure(&mut self, text: &str) {
         let text = self.head() + text;
         self.board.ok(&format!("cat >/etc/shutterd/shutterd.toml <<'END'\n{text}END\nsystemctl restart shutterd"));
-        let status: StatusAnswer = serde_json::from_str(&self.board.until("the agent answers", "shutterd status --json")).unwrap();
+        let status: StatusAnswer = serde_json::from_str(
+            &self
+                .board
+                .until("the agent answers", "s=$(shutterd status --json) && echo \"$s\" | grep -q '\"boot\": *[0-9]' && echo \"$s\""),
+        )
+        .unwrap();
         self.boot = status.boot.unwrap();
     }
 
