@@ -82,6 +82,7 @@ build: setup-test
 test-unit: build
 	# With what the tests print: how many crashes, states, cuts, and what was lost in them (nothing).
 	$(CARGO) test --locked --features hub --lib -- --show-output
+	$(CARGO) test --locked -p shutterd-rows
 	# The crash tests must fail on a redb that loses an index; a crate of its own, since cargo takes one redb 4 at a time.
 	cd tests/redb_4_1 && CARGO_TARGET_DIR=$(CURDIR)/target/redb_4_1 $(CARGO) test --locked -- --nocapture redb_4_1_is_found_out
 

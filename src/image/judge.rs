@@ -83,8 +83,7 @@ pub fn judge(frame: &Frame, limits: Limits) -> Result<Verdict, Refusal> {
 }
 
 fn is_flat(plane: &[u8]) -> bool {
-    let spread = plane.iter().fold((u8::MAX, 0), |(low, high), &p| (p.min(low), p.max(high)));
-    spread.1.saturating_sub(spread.0) <= FLAT_SPREAD
+    shutterd_rows::spread(plane) <= FLAT_SPREAD
 }
 
 fn refusal(error: ImageError) -> Refusal {
