@@ -158,14 +158,19 @@ fn of_four(
 /// The factor is 255/219 in 1/256; with both ends clamped nothing leaves 16 bits, and no level is more than 0.55 off.
 #[inline(always)]
 fn full_luma(level: u16x8) -> u16x8 {
-    let over = level.saturating_sub(u16x8::splat(16)).min(u16x8::splat(219));
-    (over * u16x8::splat(298) + u16x8::splat(137)) >> 8
+    (between(level, 16, 219) * u16x8::splat(298) + u16x8::splat(137)) >> 8
 }
 
 #[inline(always)]
 fn full_chroma(level: u16x8) -> u16x8 {
-    let over = level.saturating_sub(u16x8::splat(16)).min(u16x8::splat(224));
-    (over * u16x8::splat(291) + u16x8::splat(255)) >> 8
+    (between(level, 16, 224) * u16x8::splat(291) + u16x8::splat(255)) >> 8
+}
+
+/// How far each is above `low`, at most `most`. By saturating subtractions, which SSE2 has; the smaller of two words it has not.
+#[inline(always)]
+fn between(level: u16x8, low: u16, most: u16) -> u16x8 {
+    let over = level.saturating_sub(u16x8::splat(low));
+    over - over.saturating_sub(u16x8::splat(most))
 }
 
 #[cfg(test)]
