@@ -57,7 +57,7 @@
 //! | when slots fall due | `schedule/` |
 //! | what makes a picture unfit | `image/judge.rs` |
 //! | how a V4L2 camera is found, told what to give, and read | `capture/v4l2/` (`find.rs`, `format.rs`, `controls.rs`, `queue.rs`), its keys in `config/video.rs` |
-//! | a raw camera format, or its levels; what is mended in a camera's JPEG | `image/planar.rs`; `image/repair.rs`, `image/scan.rs` |
+//! | a raw camera format, or its levels; what is mended in a camera's JPEG | `image/planar.rs`, `image/rows/`; `image/repair.rs`, `image/scan.rs` |
 //! | what a program used as a camera may do | `capture/command.rs`, `capture/words.rs`, `config/command.rs` |
 //! | what a picture says of itself | `protocol.rs` (`Record`), `image/meta.rs` |
 //! | the order of steps on the disk | `store/writer.rs`, `store/blobs.rs`, `store/recover.rs`; what they ask of a filesystem: `store/files.rs` |
@@ -71,8 +71,10 @@
 //! | a topic or payload | `protocol.rs`, then `uplink/session.rs` and `hub/intake.rs` |
 //! | a command | `cli.rs`, `api.rs` |
 //! | the hub's page | `hub/page.rs` |
+//! | what systemd hears, and when cameras are held back after crashes | `agent/watchdog.rs`, `agent/starts.rs` |
+//! | what the service may do | `systemd/*.service`, `systemd/drop-ins/`, `tests/package.rs` |
 //! | what a board ships, and how it is built and packed | `board/`, `systemd/`, `cross.toml`, `[package.metadata.deb]` in `Cargo.toml` |
-//! | the emulated board of the tests | `tests/board/`, `board/qemu-virt/` |
+//! | the emulated board of the tests, or a fault of its USB camera | `tests/board/`, `tests/board/uvcsim.c` and `faults.rs` |
 
 pub mod agent;
 pub mod api;
