@@ -54,8 +54,8 @@ const SILENCE_MIN_MS: u64 = 1_000;
 const FIRST_FRAME_MS: u64 = 2_000;
 /// What exposure may take to settle; never more than half of the time there is.
 const SETTLE_MAX_MS: u64 = 3_000;
-/// udev gives a new node to its group a moment after the kernel made it.
-const PERMISSION_WAIT: Duration = Duration::from_secs(1);
+/// udev gives a new node to its group after the kernel made it: on a busy small board that was seen to take over a second.
+const PERMISSION_WAIT: Duration = Duration::from_secs(5);
 /// A camera that comes and goes this often within one capture has a loose plug.
 const GONE_MAX: u32 = 3;
 /// Past the deadline by this much, it was the kernel that held us.
