@@ -80,6 +80,10 @@ cargo_for() {
 }
 more=()
 
+# Rust asks the C library for these where it has them (2.39) and does without elsewhere; linked with a C library that has them, the program
+# would start with no older one. So it is told that they are not there.
+older=(-C link-arg=-Wl,--defsym=pidfd_spawnp=0 -C link-arg=-Wl,--defsym=pidfd_getpid=0)
+
 build() {
 	local began=$SECONDS bins=(shutterd) arguments=(--release --locked --target "$triple")
 	if [ "${HUB:-0}" != 0 ]; then
@@ -91,7 +95,7 @@ build() {
 	local features=() failed=0
 	for bin in "${bins[@]}"; do
 		[ "$bin" = shutterd ] || features=(--features hub)
-		cargo_for build "${arguments[@]}" "${features[@]}" --bin "$bin"
+		cargo_for rustc "${arguments[@]}" "${features[@]}" --bin "$bin" -- "${older[@]}"
 		# Put beside first: a program that somebody runs from here is replaced, never rewritten.
 		cp "$OUT/$way/$triple/release/$bin" "$OUT/$arch/.$bin"
 		mv "$OUT/$arch/.$bin" "$OUT/$arch/$bin"
