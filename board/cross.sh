@@ -80,8 +80,8 @@ cargo_for() {
 }
 more=()
 
-# Rust asks the C library for these where it has them (2.39) and does without elsewhere; linked with a C library that has them, the program
-# would start with no older one. So it is told that they are not there.
+# Rust's library uses these two of the C library for a kind of process handle that nobody here asks for, where they are there (2.39). Linked with
+# a C library that has them the program would start with no older one. Given an address here, they are asked of nobody.
 older=(-C link-arg=-Wl,--defsym=pidfd_spawnp=0 -C link-arg=-Wl,--defsym=pidfd_getpid=0)
 
 build() {
