@@ -3,11 +3,11 @@
 # | target        | does                                                          | 2 cores, clean checkout |
 # |---------------|---------------------------------------------------------------|-------------------------|
 # | make run      | hub and agent on loopback, a picture every 5 s, until Ctrl-C  | 5 min to build, then at once |
-# | make test     | everything below up to `lint`                                 | about 40 min            |
+# | make test     | everything below up to `lint`                                 | about 38 min            |
 # |   build       |   library, both programs, all tests                           | 6 min                   |
 # |   test-unit   |   pure layers, store, planner: tables and properties          | 1 min                   |
 # |   test-system |   cameras, brokers, disks and faults; the main job end to end | 8 min                   |
-# |               |   and in short on an emulated ARM board, from our own package | 15 min to make it, 5 to run |
+# |               |   and in short on an emulated ARM board, from our own package | 12 min to make it, 4 to run |
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
