@@ -122,7 +122,7 @@ good "denied: writing to /etc and /usr, setting the clock, mounting, the kernel'
 good "allowed: asking whether the clock is synchronised"
 
 # Watchdog: a process that stands still.
-in_box kill -STOP "$pid"
+in_box sh -c "kill -STOP $pid"
 until_good 100 "a stopped process is found by the watchdog" sh -c "nsenter -t $leader -a journalctl -b -u shutterd --no-pager | grep -q \"Failed with result 'watchdog'\""
 until_good 30 "and started again" sh -c "[ \"\$(nsenter -t $leader -a systemctl show shutterd -p MainPID --value)\" != $pid ] && nsenter -t $leader -a systemctl is-active shutterd"
 before=$(in_box shutterd ls -n 1000 | grep -c card)
@@ -146,7 +146,7 @@ good "without any usable configuration: exit 78, and no start again and again"
 
 in_box dpkg -r shutterd >/dev/null 2>&1
 [ "$(in_box sh -c 'ls /var/lib/shutterd/snapshots/card | wc -l')" -ge 1 ] && [ -f "$root/etc/shutterd/shutterd.toml" ] || bad "removing it removed data"
-! in_box pgrep -x shutterd >/dev/null || bad "it still runs"
+! in_box sh -c "grep -qx shutterd /proc/[0-9]*/comm" || bad "it still runs"
 good "removed: stopped; pictures and configuration stay"
 in_box dpkg -P shutterd >"$base/purge.log" 2>&1 </dev/null || bad "no purge: $(cat "$base/purge.log")"
 [ ! -e "$root/var/lib/shutterd" ] && [ ! -e "$root/etc/shutterd" ] || bad "purged, and something is left: $(ls -d "$root"/var/lib/shutterd "$root"/etc/shutterd 2>/dev/null)"
