@@ -1,5 +1,6 @@
 //! What reached the hub, read from its files: the pictures of each camera, and the reasons for slots without one.
 
+use crate::books::files;
 use shutterd::clock::Deadline;
 use shutterd::image::meta;
 use shutterd::model::{Outcome, SnapshotId};
@@ -66,7 +67,7 @@ impl Evidence {
     }
 
     fn look(&mut self) {
-        for path in files(&self.objects.join("img").join(&self.node), "jpg") {
+        for path in files(&self.objects.join("img").join(&self.node), ".jpg") {
             if self.pictures.contains_key(&path) {
                 continue;
             }
@@ -112,7 +113,7 @@ impl Evidence {
     /// Slots of a schedule without a picture, as told to the hub, in order. A range gives its first and its last slot.
     pub fn reasons(&self, schedule: &str) -> Vec<Reason> {
         let mut found = Vec::new();
-        for path in files(&self.objects.join("gap").join(&self.node), "json") {
+        for path in files(&self.objects.join("gap").join(&self.node), ".json") {
             let gap: Gap = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
             for item in gap.items {
                 match item {
@@ -144,17 +145,4 @@ impl Evidence {
             thread::sleep(LOOK);
         }
     }
-}
-
-fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.extension().is_some_and(|e| e == ending) {
-            found.push(path);
-        }
-    }
-    found
 }

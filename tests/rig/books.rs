@@ -45,7 +45,7 @@ impl Picture {
 }
 
 /// All files below a directory with this ending.
-fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
