@@ -21,6 +21,8 @@ pub const WHEEL_CAPACITY: usize = 4_096;
 /// Shortest and longest period of a grid schedule.
 pub const PERIOD_MIN_MS: u64 = 1_000;
 pub const PERIOD_MAX_MS: u64 = 31 * 86_400_000;
+/// Pictures of a burst are so far apart.
+pub const BURST_GAP_MS: u64 = 1_000;
 /// Slots one picture may answer for; further ones get a capture of their own.
 pub const SLOTS_PER_PICTURE_MAX: usize = 16;
 /// Snapshots one commit may carry, and their bytes (DESIGN: group commit without a timer).
@@ -389,6 +391,16 @@ pub struct Slot {
     /// The UTC instant meant, for slots bound to the clock.
     #[serde(default)]
     pub plan_ms: Option<i64>,
+}
+
+/// Which pictures travel to the hub first: those on command and of high priority, then normal ones, then the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    #[default]
+    Normal,
+    High,
+    Low,
 }
 
 /// What became of a slot: the closed list.

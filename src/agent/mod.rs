@@ -235,7 +235,7 @@ impl Agent {
         if let (Some(store), Some(memory)) = (&self.store, plan.planner.memory().and_then(|m| postcard::to_stdvec(&m).ok())) {
             store.fired(slot.clone(), memory);
         }
-        offers.entry(plan.settings.camera.clone()).or_default().push((slot, plan.settings.every_ms));
+        offers.entry(plan.settings.camera.clone()).or_default().push((slot, grid_of(&plan.settings).period_ms));
         self.plan_next(schedule, Outcome::Missed { reason: Missed::Asleep });
     }
 
@@ -273,7 +273,7 @@ impl Agent {
         let schedules: Vec<_> = self.plans.keys().cloned().collect();
         for schedule in schedules {
             if let (Some(store), Some(plan)) = (&self.store, self.plans.get(&schedule)) {
-                count_off(store, &schedule, &grid_of(&self.settings, &plan.settings), self.boot, &now);
+                count_off(store, &schedule, &grid_of(&plan.settings), self.boot, &now);
             }
             self.plan_next(&schedule, Outcome::Missed { reason: Missed::Asleep });
         }
@@ -406,7 +406,7 @@ impl Agent {
         for settings in configured.schedules.iter().filter(|s| s.enabled) {
             let memory: Option<Memory> = memories.remove(&settings.id).and_then(|m| postcard::from_bytes(&m).ok());
             if let Some(memory) = &memory {
-                account.off(&settings.id, memory, Some(&grid_of(&configured, settings)));
+                account.off(&settings.id, memory, Some(&grid_of(settings)));
             } else if past.rebuilt {
                 account.lost(&settings.id);
             }
@@ -424,7 +424,7 @@ impl Agent {
     }
 
     fn begin_plan(&mut self, store: &Store, settings: settings::Schedule, memory: Option<Memory>) {
-        let (id, grid) = (settings.id.clone(), grid_of(&self.settings, &settings));
+        let (id, grid) = (settings.id.clone(), grid_of(&settings));
         self.plans.insert(id.clone(), Plan { settings, planner: Planner::new(grid, self.boot, memory), timer: None });
         self.plan_next(&id, Outcome::Off { reason: Off::Stop });
         let memory = self.plans.get(&id).and_then(|p| p.planner.memory());
@@ -603,7 +603,7 @@ impl Agent {
             store.cursor(id, None);
         }
         for new in wanted {
-            let same = self.plans.get(&new.id).is_some_and(|p| p.settings == new && *p.planner.grid() == grid_of(&self.settings, &new));
+            let same = self.plans.get(&new.id).is_some_and(|p| p.settings == new);
             if !same {
                 let old = self.plans.remove(&new.id);
                 if let Some(timer) = old.as_ref().and_then(|plan| plan.timer) {

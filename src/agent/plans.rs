@@ -3,23 +3,20 @@
 use crate::clock::Reading;
 use crate::config::settings::{self, Settings};
 use crate::model::CameraId;
-use crate::schedule::{self, Due, Grid, Planner};
+use crate::schedule::{self, Due, Grid, Planner, When};
 use crate::store::{Configure, Quota, Rules};
 
-/// The grid of a schedule; its phase is a hash of node and schedule unless somebody chose one.
-pub fn grid_of(settings: &Settings, schedule: &settings::Schedule) -> Grid {
-    let period_ms = schedule.every_ms;
-    let phase_ms = schedule.phase_ms.unwrap_or_else(|| schedule::default_phase_ms(&settings.node, &schedule.id, period_ms));
-    let align = match schedule.align {
-        settings::Align::Clock => schedule::Align::Clock,
-        settings::Align::Boot => schedule::Align::Boot,
-    };
-    Grid { period_ms, phase_ms, align }
+/// The grid of a schedule.
+pub fn grid_of(schedule: &settings::Schedule) -> Grid {
+    match schedule.rule.when {
+        When::Grid(grid) => grid,
+        When::Calendar(_) => Grid { period_ms: 60_000, phase_ms: 0, align: schedule::Align::Clock },
+    }
 }
 
 /// Between two pictures of a camera's schedules, at the closest; `None` if it has none.
 pub fn interval_ms(settings: &Settings, camera: &CameraId) -> Option<u64> {
-    settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| s.every_ms).min()
+    settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| grid_of(s).period_ms).min()
 }
 
 /// What the store is told.
@@ -41,8 +38,8 @@ pub fn configure(settings: &Settings) -> Configure {
 }
 
 /// The next three slots of a schedule, for `shutterd check`.
-pub fn next_slots(settings: &Settings, schedule: &settings::Schedule, now: &Reading) -> Vec<Due> {
-    let mut planner = Planner::new(grid_of(settings, schedule), 1, None);
+pub fn next_slots(schedule: &settings::Schedule, now: &Reading) -> Vec<Due> {
+    let mut planner = Planner::new(grid_of(schedule), 1, None);
     let (mut now, mut found) = (*now, Vec::new());
     for _ in 0..3 {
         let due = planner.next(&now).due;

@@ -15,7 +15,7 @@ use crate::api::{EraseAnswer, ErrorAnswer, ExplainAnswer, ListAnswer, PinAnswer,
 use crate::camera;
 use crate::capture::v4l2::list;
 use crate::clock::{Clock, Reading, SystemClock};
-use crate::config::{self, settings::Settings, text};
+use crate::config::{self, text};
 use crate::error::Exit;
 use crate::model::{CameraId, ScheduleId, SnapshotId};
 use ask::{NoAnswer, ask, ask_if_running};
@@ -208,7 +208,7 @@ fn check(file: &Path, json: bool) -> Result<(), Trouble> {
     let (checked, exit) = match config::load(file) {
         Ok((settings, warnings)) => {
             let now = SystemClock.read();
-            let means = text::in_words(&settings, now.quality, &|schedule| next_due(&settings, schedule, &now));
+            let means = text::in_words(&settings, now.quality, &|schedule| next_due(schedule, &now));
             (Checked { ok: true, errors: vec![], warnings: lines(&warnings), means: means.lines().map(str::to_owned).collect() }, None)
         }
         Err(errors) => {
@@ -231,8 +231,8 @@ fn check(file: &Path, json: bool) -> Result<(), Trouble> {
     exit.map_or(Ok(()), Err)
 }
 
-fn next_due(settings: &Settings, schedule: &config::settings::Schedule, now: &Reading) -> Vec<text::Due> {
-    let slots = agent::next_slots(settings, schedule, now);
+fn next_due(schedule: &config::settings::Schedule, now: &Reading) -> Vec<text::Due> {
+    let slots = agent::next_slots(schedule, now);
     slots.into_iter().map(|due| text::Due { boottime_ms: due.due_ms, wall_ms: due.plan_ms }).collect()
 }
 

@@ -9,7 +9,7 @@ use super::{
     raw::{self, At, Section},
     report::{ConfigErrors, Finding, Report, quoted},
     secret::SourceKind,
-    settings::{Align, Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull},
+    settings::{Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull, Wish},
     thin,
     units::{self, InWords, SizeInWords},
     video,
@@ -19,6 +19,7 @@ use crate::model::{
     KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, KEEP_COUNT_LIMIT, KEEP_COUNT_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS,
     PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT, SCHEDULES_MAX, SlugError,
 };
+use crate::schedule::{Align, Grid, Misfire, Rule, When, default_phase_ms};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -95,7 +96,7 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
     let names: Vec<&str> = camera_sections.iter().map(|(name, _)| name.value).collect();
     let cameras: Vec<Option<Camera>> = camera_sections.iter().map(|(name, section)| camera(name, section, around, report)).collect();
     let schedules: Vec<Option<Schedule>> =
-        schedule_sections.iter().map(|(name, section)| schedule(name, section, &names, report)).collect();
+        schedule_sections.iter().map(|(name, section)| schedule(name, section, &names, node.as_ref(), report)).collect();
 
     for (name, section) in &camera_sections {
         let share = (size(section, "keep_bytes", report), section.number("keep_count", KEEP_COUNT_MIN..=KEEP_COUNT_LIMIT, report));
@@ -275,7 +276,7 @@ fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mu
     })
 }
 
-fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], report: &mut Report) -> Option<Schedule> {
+fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], node: Option<&NodeId>, report: &mut Report) -> Option<Schedule> {
     let id = named(name, "schedule", report);
     required(section, "camera", "the camera it is for, such as camera = \"gate\"", report);
     let camera = section.parsed("camera", "the name of a camera, such as \"gate\"", report, |text| {
@@ -297,14 +298,11 @@ fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], report: &mut R
         }
     });
     let enabled = section.flag("enabled", report).unwrap_or(true);
-    Some(Schedule {
-        id: id?,
-        camera: camera?.value?,
-        enabled,
-        every_ms: every?,
-        align: align.unwrap_or(Align::Clock),
-        phase_ms: phase.map(|phase| phase.value),
-    })
+    let (id, period_ms) = (id?, every?);
+    let phase_ms = phase.map_or_else(|| node.map(|node| default_phase_ms(node, &id, period_ms)), |phase| Some(phase.value))?;
+    let grid = Grid { period_ms, phase_ms, align: align.unwrap_or(Align::Clock) };
+    let rule = Rule { when: When::Grid(grid), during: None, jitter_ms: 0, burst: 1, misfire: Misfire::Skip, grace_ms: 0 };
+    Some(Schedule { id, camera: camera?.value?, enabled, rule, wish: Wish::default() })
 }
 
 fn id<T: FromStr<Err = SlugError>>(text: &str) -> Result<T, String> {

@@ -3,8 +3,8 @@
 //! Only `config::checked` makes them, from a file; each value is already within its bounds. Units are in the names.
 
 use crate::config::secret::{Secret, SourceUrl};
-use crate::model::{CameraId, ECONOMY_WINDOW_MS, NodeId, ScheduleId, Tier};
-pub use crate::schedule::Align;
+use crate::model::{CameraId, ECONOMY_WINDOW_MS, NodeId, Priority, ScheduleId, Tier};
+use crate::schedule::Rule;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -78,10 +78,19 @@ pub struct Schedule {
     pub id: ScheduleId,
     pub camera: CameraId,
     pub enabled: bool,
-    pub every_ms: u64,
-    pub align: Align,
-    /// Offset within the period; `None`: a hash of node and schedule.
-    pub phase_ms: Option<u64>,
+    pub rule: Rule,
+    pub wish: Wish,
+}
+
+/// How a schedule wants its pictures; `None` everywhere: as the camera gives them and the store keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Reduced, in eighths, until it fits into this width and height.
+    pub size: Option<(u32, u32)>,
+    /// JPEG quality 1-100, also where the camera gives JPEG.
+    pub quality: Option<u8>,
+    pub profile: Option<Profile>,
+    pub priority: Priority,
 }
 
 #[derive(Debug, Clone, PartialEq)]

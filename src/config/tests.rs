@@ -4,9 +4,10 @@ use super::{
     checked,
     password::Surroundings,
     secret::{PatternFault, Secret, SourceKind},
-    settings::{Align, Mount, WhenFull},
+    settings::{Mount, WhenFull},
     *,
 };
+use crate::schedule::{Align, Grid, When};
 use proptest::prelude::*;
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -115,9 +116,11 @@ fn a_complete_file_means_what_it_says() {
     let SourceKind::Pattern(card) = &settings.cameras[1].source.kind else { panic!() };
     assert_eq!((card.fault, card.fault_every), (Some(PatternFault::Late(500)), 10));
     let five = &settings.schedules[0];
-    assert_eq!((five.every_ms, five.align, five.phase_ms, five.enabled), (300_000, Align::Boot, Some(10_000), false));
+    assert_eq!(five.rule.when, When::Grid(Grid { period_ms: 300_000, phase_ms: 10_000, align: Align::Boot }));
+    assert!(!five.enabled);
     let other = &settings.schedules[1];
-    assert_eq!((other.every_ms, other.align, other.phase_ms, other.enabled), (5_400_000, Align::Clock, None, true));
+    assert!(matches!(other.rule.when, When::Grid(Grid { period_ms: 5_400_000, align: Align::Clock, .. })));
+    assert!(other.enabled);
     assert_eq!(settings.version.len(), 8);
     let warned: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(

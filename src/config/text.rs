@@ -3,12 +3,13 @@
 //! Shows no credential: addresses print without them, and passwords only as "with a password".
 
 use super::{
-    settings::{Align, Camera, Hub, Mount, Profile, Schedule, Settings, WhenFull},
+    settings::{Camera, Hub, Mount, Profile, Schedule, Settings, WhenFull},
     thin,
     units::{InWords, SizeInWords},
     video,
 };
 use crate::model::{ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, Quality};
+use crate::schedule::{Align, When, default_phase_ms};
 use chrono::{Local, TimeZone};
 use std::fmt::{self, Write};
 
@@ -44,7 +45,7 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
         say("no cameras".to_owned());
     }
     for schedule in &settings.schedules {
-        say(schedule_in_words(schedule));
+        say(schedule_in_words(&settings.node, schedule));
         if schedule.enabled {
             say(format!("    {}", due_in_words(&next_due(schedule), clock, zone)));
         }
@@ -91,19 +92,20 @@ fn camera_in_words(camera: &Camera) -> String {
     format!("camera {id}: {source}{login}{video}, timeout {timeout}, quality {quality}, at most {max_pixels} pixels")
 }
 
-fn schedule_in_words(schedule: &Schedule) -> String {
+fn schedule_in_words(node: &crate::model::NodeId, schedule: &Schedule) -> String {
     let Schedule { id, camera, .. } = schedule;
-    let every = InWords(schedule.every_ms);
-    let grid = match schedule.align {
+    let When::Grid(grid) = &schedule.rule.when else { return format!("schedule {id}: camera {camera}") };
+    let (every, own) = (InWords(grid.period_ms), default_phase_ms(node, id, grid.period_ms));
+    let align = match grid.align {
         Align::Clock => "on the clock (UTC multiples, ",
         Align::Boot => "since boot (",
     };
-    let phase = match schedule.phase_ms {
-        Some(ms) => format!("phase {}", InWords(ms)),
-        None => "phase of its own from node and schedule name".to_owned(),
+    let phase = match grid.phase_ms {
+        ms if ms == own => "phase of its own from node and schedule name".to_owned(),
+        ms => format!("phase {}", InWords(ms)),
     };
     let off = if schedule.enabled { "" } else { ", disabled" };
-    format!("schedule {id}: camera {camera}, every {every}, {grid}{phase}){off}")
+    format!("schedule {id}: camera {camera}, every {every}, {align}{phase}){off}")
 }
 
 fn due_in_words<Z: TimeZone<Offset: fmt::Display>>(due: &[Due], clock: Quality, zone: &Z) -> String {

@@ -13,9 +13,15 @@
 //!
 //! Path not taken: `now + period`, which drifts by every delay; the tests hold the checker against it.
 
+mod calendar;
+mod during;
 mod grid;
+mod rule;
 
+pub use calendar::Calendar;
+pub use during::During;
 pub use grid::{Align, Due, Grid, Memory, Run, default_phase_ms};
+pub use rule::{Misfire, Rule, When};
 
 use crate::clock::Reading;
 use crate::model::BootNo;
