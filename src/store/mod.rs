@@ -230,8 +230,10 @@ impl Store {
         self.send(Work::Outcome(slot, outcome));
     }
     /// Slots nobody served; those that have an outcome keep it.
-    pub fn run_without(&self, run: SlotRun, outcome: Outcome) {
-        self.send(Work::Run(run, outcome));
+    pub fn runs_without(&self, runs: Vec<SlotRun>, outcome: Outcome) {
+        if !runs.is_empty() {
+            self.send(Work::Runs(runs, outcome));
+        }
     }
     /// An open range, such as off between two boots.
     pub fn range(&self, range: GapRange) {
