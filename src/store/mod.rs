@@ -142,7 +142,7 @@ impl Store {
         let stores = opened.index.stores().map_err(index_error)?;
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
-        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref(), opened.last_trusted_ms);
         let written = opened.index.value("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
