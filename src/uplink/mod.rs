@@ -1,7 +1,7 @@
 //! The agent's side of the hub contract: one task, one MQTT v5 connection, the store as its queue.
 //!
 //! `context` is what comes in, `link` the connection, `tls` the certificates, `words` the small messages, `jobs` the work
-//! with the store, `session` the life of one connection; what goes out next is decided by [`crate::outbox`]. Here is the
+//! with the store, `retold` what the hub is told again, `session` the life of one connection; what goes out next is decided by [`crate::outbox`]. Here is the
 //! life above connections: connect, wait, connect again.
 //!
 //! Waits between attempts are random between nothing and a limit that doubles up to a minute (full jitter): a thousand nodes
@@ -11,6 +11,7 @@
 mod context;
 mod jobs;
 mod link;
+mod retold;
 mod session;
 mod tls;
 mod words;
