@@ -88,6 +88,9 @@ pub const TRANSFERS_OPEN_MAX: usize = 4;
 pub const TRANSFER_BYTES_MAX: u64 = 8 << 20;
 /// Gap messages sent and not yet confirmed.
 pub const GAPS_IN_FLIGHT_MAX: usize = 8;
+/// Records of pictures that got their time later, sent and not yet confirmed; and rows looked at for them at once.
+pub const RETIMES_IN_FLIGHT_MAX: usize = 32;
+pub const RETIMES_LOOK_MAX: usize = 256;
 /// Room a packet needs besides its payload: topic, properties, header.
 pub const PACKET_OVERHEAD_BYTES: u64 = 512;
 /// Largest packet the agent takes from a broker (rumqttc's default of 10 KiB is less than one large ack).
