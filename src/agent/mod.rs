@@ -11,7 +11,7 @@ mod watchdog;
 
 pub use plans::{grid_of, next_slots};
 
-use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
+use crate::camera::{self, Camera, Offered, Permits, Settled, SnapAnswer, Surroundings};
 use crate::clock::{BootTimer, Clock, Deadline, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings, settings::Settings};
 use crate::error::{Chain, Exit};
@@ -82,6 +82,8 @@ struct Plan {
     settings: settings::Schedule,
     planner: Planner,
     timer: Option<TimerId>,
+    /// Of its next slot: the camera is told, so that it can be opened in time.
+    due_ms: Option<u64>,
 }
 
 pub struct Agent {
@@ -197,7 +199,7 @@ impl Agent {
         let mut fired = Vec::new();
         self.wheel.advance(now_ms, &mut |_, _, timer| fired.push(timer));
         // Slots that fall due together reach their camera together: one capture serves them.
-        let mut due: BTreeMap<CameraId, Vec<(Slot, u64)>> = BTreeMap::new();
+        let mut due: BTreeMap<CameraId, Vec<Offered>> = BTreeMap::new();
         for timer in fired {
             match timer {
                 Timer::Slot { schedule, due: slot } => self.slot(&schedule, slot, &mut due),
@@ -212,20 +214,23 @@ impl Agent {
         }
         for (camera, slots) in due {
             if let Some((running, _)) = self.cameras.get(&camera) {
-                let (settled, check) = running.offer(slots);
+                let (settled, check) = running.offer(slots, now_ms);
                 self.settle(&camera, settled);
                 self.arm_check(&camera, check);
             } else {
                 let failure = self.held_back().unwrap_or_else(|| {
                     Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads")
                 });
-                self.settle(&camera, slots.into_iter().map(|(slot, _)| (slot, Outcome::Failed { reason: failure.clone() })).collect());
+                self.settle(
+                    &camera,
+                    slots.into_iter().map(|offered| (offered.slot, Outcome::Failed { reason: failure.clone() })).collect(),
+                );
                 self.start_cameras();
             }
         }
     }
 
-    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<(Slot, u64)>>) {
+    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<Offered>>) {
         let Some(plan) = self.plans.get_mut(schedule) else { return };
         // A timer of a plan that was replaced meanwhile.
         if !plan.planner.fired(due) {
@@ -235,7 +240,8 @@ impl Agent {
         if let (Some(store), Some(memory)) = (&self.store, plan.planner.memory().and_then(|m| postcard::to_stdvec(&m).ok())) {
             store.fired(slot.clone(), memory);
         }
-        offers.entry(plan.settings.camera.clone()).or_default().push((slot, grid_of(&plan.settings).period_ms));
+        let offered = Offered { slot, period_ms: grid_of(&plan.settings).period_ms, wish: plan.settings.wish };
+        offers.entry(plan.settings.camera.clone()).or_default().push(offered);
         self.plan_next(schedule, Outcome::Missed { reason: Missed::Asleep });
     }
 
@@ -251,7 +257,12 @@ impl Agent {
             self.wheel.cancel(old);
         }
         match self.wheel.insert(next.due.due_ms, Timer::Slot { schedule: schedule.clone(), due: next.due }) {
-            Ok(timer) => plan.timer = Some(timer),
+            Ok(timer) => {
+                (plan.timer, plan.due_ms) = (Some(timer), Some(next.due.due_ms));
+                if let Some((camera, _)) = self.cameras.get(&plan.settings.camera) {
+                    camera.foresee(schedule, plan.due_ms, now.boottime_ms);
+                }
+            }
             // Cannot happen within the limits that the configuration enforces.
             Err(_) => tracing::error!(%schedule, "no timer is left for this schedule"),
         }
@@ -425,7 +436,7 @@ impl Agent {
 
     fn begin_plan(&mut self, store: &Store, settings: settings::Schedule, memory: Option<Memory>) {
         let (id, grid) = (settings.id.clone(), grid_of(&settings));
-        self.plans.insert(id.clone(), Plan { settings, planner: Planner::new(grid, self.boot, memory), timer: None });
+        self.plans.insert(id.clone(), Plan { settings, planner: Planner::new(grid, self.boot, memory), timer: None, due_ms: None });
         self.plan_next(&id, Outcome::Off { reason: Off::Stop });
         let memory = self.plans.get(&id).and_then(|p| p.planner.memory());
         store.cursor(id, memory.and_then(|m| postcard::to_stdvec(&m).ok()));
@@ -450,6 +461,10 @@ impl Agent {
             }
             match Camera::start(settings.clone(), interval_ms(&self.settings, &settings.id), around.clone()) {
                 Ok(camera) => {
+                    let now_ms = self.clock.boottime_ms();
+                    for (schedule, plan) in self.plans.iter().filter(|(_, plan)| plan.settings.camera == settings.id) {
+                        camera.foresee(schedule, plan.due_ms, now_ms);
+                    }
                     self.cameras.insert(settings.id.clone(), (camera, false));
                     self.status.edit(|now| {
                         now.cameras.entry(settings.id.clone()).or_insert_with(camera::unknown);
@@ -597,21 +612,28 @@ impl Agent {
         let wanted: Vec<_> = self.settings.schedules.iter().filter(|s| s.enabled).cloned().collect();
         let gone: Vec<_> = self.plans.keys().filter(|id| wanted.iter().all(|w| w.id != **id)).cloned().collect();
         for id in gone {
-            if let Some(timer) = self.plans.remove(&id).and_then(|plan| plan.timer) {
-                self.wheel.cancel(timer);
-            }
+            self.drop_plan(&id);
             store.cursor(id, None);
         }
         for new in wanted {
             let same = self.plans.get(&new.id).is_some_and(|p| p.settings == new);
             if !same {
-                let old = self.plans.remove(&new.id);
-                if let Some(timer) = old.as_ref().and_then(|plan| plan.timer) {
-                    self.wheel.cancel(timer);
-                }
+                let old = self.drop_plan(&new.id);
                 self.begin_plan(store, new, old.and_then(|plan| plan.planner.memory()));
             }
         }
+    }
+
+    /// Nothing comes of it any more: its timer is cancelled, and its camera is not kept ready for it.
+    fn drop_plan(&mut self, id: &ScheduleId) -> Option<Plan> {
+        let plan = self.plans.remove(id)?;
+        if let Some(timer) = plan.timer {
+            self.wheel.cancel(timer);
+        }
+        if let Some((camera, _)) = self.cameras.get(&plan.settings.camera) {
+            camera.foresee(id, None, self.clock.boottime_ms());
+        }
+        Some(plan)
     }
 
     async fn stop(mut self, why: &str) -> Exit {

@@ -58,6 +58,8 @@ fn picture(fill: u8, due_ms: u64) -> Put {
         taken_ms: due_ms,
         source: "pattern",
         flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
     }
 }
 
@@ -415,10 +417,11 @@ fn a_held_picture_that_finds_no_room_at_the_stop_is_on_record_as_full() {
     let told = skipped.clone();
     // What a start has to do is done: from here on a picture is held.
     block(store.flush()).unwrap();
-    store.hand_over(picture(1, 1_000), move |result| {
+    let answer = move |result: Result<Stored, PutError>| {
         assert_eq!(result.unwrap_err(), PutError::Full);
         teller.outcome(slot(1_000), told);
-    });
+    };
+    store.hand_over([(picture(1, 1_000), Box::new(answer) as Answer)]);
     block(store.stop()).unwrap();
     drop(store);
     let (store, _) = reopen(&dir, &clock);
@@ -436,7 +439,7 @@ fn hand_over(store: &Store, dues: std::ops::RangeInclusive<u64>) -> Told {
     for n in dues {
         let tell = tell.clone();
         store.fired(slot(n * 1_000), n.to_le_bytes().to_vec());
-        store.hand_over(picture(n as u8, n * 1_000), move |result| tell.send((n, result)).unwrap());
+        store.hand_over([(picture(n as u8, n * 1_000), Box::new(move |result| tell.send((n, result)).unwrap()) as Answer)]);
     }
     told
 }
@@ -481,7 +484,7 @@ fn whatever_commits_takes_all_that_is_held_with_it() {
     let (tell, told) = mpsc::channel();
     let mut large = picture(100, 100_000);
     large.jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &vec![1; crate::model::GROUP_BYTES_MAX], &[0xFF, 0xD9]].concat();
-    store.hand_over(large, move |result| tell.send(result.is_ok()).unwrap());
+    store.hand_over([(large, Box::new(move |result: Result<_, _>| tell.send(result.is_ok()).unwrap()) as Answer)]);
     assert!(told.recv().unwrap());
     // A camera is erased: its pictures that are held are among those there are.
     let told = hand_over(&store, 101..=102);
