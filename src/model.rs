@@ -23,6 +23,10 @@ pub const PERIOD_MIN_MS: u64 = 1_000;
 pub const PERIOD_MAX_MS: u64 = 31 * 86_400_000;
 /// Pictures of a burst are so far apart.
 pub const BURST_GAP_MS: u64 = 1_000;
+/// And no more than this many.
+pub const BURST_MAX: u64 = 20;
+/// How late a slot may still be served, where nobody said.
+pub const GRACE_DEFAULT_MS: u64 = 600_000;
 /// Slots one picture may answer for; further ones get a capture of their own.
 pub const SLOTS_PER_PICTURE_MAX: usize = 16;
 /// Snapshots one commit may carry, and their bytes (DESIGN: group commit without a timer).

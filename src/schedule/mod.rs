@@ -14,14 +14,22 @@
 //! Path not taken: `now + period`, which drifts by every delay; the tests hold the checker against it.
 
 mod calendar;
+mod cron;
+mod date;
 mod during;
 mod grid;
 mod rule;
+mod sun;
+mod zone;
 
-pub use calendar::Calendar;
-pub use during::During;
+pub use calendar::{Calendar, Moment};
+pub use cron::{Cron, EACH_WEEK, LAST_WEEK};
+pub use date::{DAY_MS, DAY_S, Date};
+pub use during::{Bound, Dates, During, Hours, Window};
 pub use grid::{Align, Due, Grid, Memory, Run, default_phase_ms};
 pub use rule::{Misfire, Rule, When};
+pub use sun::{Event, Happening, Place};
+pub use zone::{Span, Zone};
 
 use crate::clock::Reading;
 use crate::model::BootNo;
