@@ -1,7 +1,7 @@
 //! The store from outside, on a real directory.
 use super::*;
 use crate::clock::{Reading, TestClock};
-use crate::model::{Off, Quality};
+use crate::model::{Off, Priority, Quality};
 use std::fs::File;
 
 fn clock(boottime_ms: u64) -> Arc<TestClock> {
@@ -520,4 +520,60 @@ fn a_held_picture_waits_no_longer_than_the_window_and_without_one_not_at_all() {
     store.configure(Configure { window_ms: 0, node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() });
     let told = hand_over(&store, 3..=3);
     assert!(matches!(told.try_recv(), Ok((3, Ok(_)))), "as soon as the camera goes on");
+}
+
+#[test]
+fn pictures_leave_by_priority_then_by_age_and_a_low_one_is_not_the_one_shown_live() {
+    use Priority::{High, Low, Normal};
+    // Older rows know only whether a picture was taken on command: the same byte.
+    for (commanded, priority) in [(false, Normal), (true, High)] {
+        assert_eq!(postcard::to_stdvec(&commanded).unwrap(), postcard::to_stdvec(&priority).unwrap());
+    }
+    let (dir, clock) = (Dir::new("priority"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    for (n, priority) in [Low, Normal, High, Normal, Low, High, Low].into_iter().enumerate() {
+        store.put(Put { priority, ..picture(n as u8, 1_000 + n as u64) }).unwrap();
+    }
+    store.put(Put { slots: vec![], priority: Low, ..picture(7, 0) }).unwrap();
+    let order = |store: &Store| -> Vec<u64> { store.pending_after(None, 99).unwrap().iter().map(|(_, p)| p.id.seq.0).collect() };
+    let expected = [3, 6, 8, 2, 4, 1, 5, 7];
+    assert_eq!(order(&store), expected, "the one on command is of high priority");
+    let after = store.pending_after(None, 5).unwrap().last().unwrap().0;
+    let rest: Vec<_> = store.pending_after(Some(after), 2).unwrap().into_iter().map(|(_, p)| p.id.seq.0).collect();
+    assert_eq!(rest, [1, 5], "from class to class");
+    block(store.stop()).unwrap();
+    drop(store);
+    let (store, _) = reopen(&dir, &clock);
+    assert_eq!(order(&store), expected);
+    store.put(Put { priority: Low, ..picture(8, 2_000) }).unwrap();
+    let live = store.newest_pending(&"gate".parse().unwrap()).unwrap().unwrap().1;
+    assert_eq!(live.id.seq.0, 8, "the newest that is not of low priority");
+    store.ack(live.id.store, &[(live.id.seq, live.hash8)], 0).unwrap();
+    assert_eq!(order(&store), [3, 6, 2, 4, 1, 5, 7, 9]);
+}
+
+#[test]
+fn a_picture_may_bring_its_own_patience_whatever_the_stores() {
+    let hand_over = |store: &Store, n: u64, window_ms| {
+        let (tell, told) = mpsc::channel();
+        let put = Put { window_ms, ..picture(n as u8, n * 1_000) };
+        store.hand_over([(put, Box::new(move |result: Result<_, _>| tell.send(result.is_ok()).unwrap()) as Answer)]);
+        told
+    };
+    let (dir, clock) = (Dir::new("patience"), clock(10_000));
+    let (store, _) = economy(&dir, clock.clone(), 0);
+    block(store.flush()).unwrap();
+    let patient = hand_over(&store, 1, Some(60_000));
+    assert!(patient.try_recv().is_err(), "held in a store that is prompt");
+    assert_eq!(store.flash(&clock.read()).loss_window_s, 60, "what a power cut may cost is said");
+    let prompt = hand_over(&store, 2, None);
+    assert_eq!((prompt.try_recv(), patient.try_recv()), (Ok(true), Ok(true)), "the next one takes it along");
+    drop(store);
+    wait_unlocked(&dir);
+    let (store, _) = economy(&dir, clock, 60_000);
+    block(store.flush()).unwrap();
+    let patient = hand_over(&store, 3, None);
+    assert!(patient.try_recv().is_err());
+    assert_eq!(hand_over(&store, 4, Some(0)).try_recv(), Ok(true), "at once in a store that is not");
+    assert_eq!(patient.try_recv(), Ok(true));
 }
