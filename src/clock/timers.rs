@@ -124,7 +124,7 @@ pub fn in_words(before: &Reading, now: &Reading) -> Option<String> {
     if step_ms.unsigned_abs() > NOTICED_MS {
         said.push(format!("set {} by {}", if step_ms < 0 { "back" } else { "forward" }, span(step_ms.unsigned_abs())));
     }
-    let source = || format!("{:?}{}", now.quality, within(now)).to_lowercase();
+    let source = || format!("{:?}{}", now.quality, within(now.uncertainty_ms)).to_lowercase();
     match (before.quality.trusted(), now.quality.trusted()) {
         (false, true) => said.push(format!("is trusted now ({})", source())),
         (true, false) => said.push(format!("is not trusted any more ({})", source())),
@@ -136,11 +136,15 @@ pub fn in_words(before: &Reading, now: &Reading) -> Option<String> {
 }
 
 /// How exact, such as `, within 0.3 s`; nothing where nobody says.
-pub fn within(reading: &Reading) -> String {
-    reading.uncertainty_ms.map_or_else(String::new, |ms| match ms {
-        0..10_000 => format!(", within {:.2} s", f64::from(ms.max(5)) / 1_000.0),
-        _ => format!(", within {}", span(u64::from(ms))),
-    })
+pub fn within(uncertainty_ms: Option<u32>) -> String {
+    match uncertainty_ms {
+        None => String::new(),
+        Some(ms @ 0..10_000) => {
+            let seconds = format!("{:.2}", f64::from(ms.max(10)) / 1_000.0);
+            format!(", within {} s", seconds.trim_end_matches('0').trim_end_matches('.'))
+        }
+        Some(ms) => format!(", within {}", span(ms.into())),
+    }
 }
 
 /// The two largest units, such as `1 h 0 min`.
@@ -176,14 +180,25 @@ mod tests {
         assert_eq!(after(-HOUR_MS, Quality::Ntp), "the clock was set back by 1 h 0 min; schedules by the clock are planned anew");
         assert_eq!(
             after(49 * HOUR_MS, Quality::Saved),
-            "the clock was set forward by 2 days 1 h and is not trusted any more (saved, within 0.30 s); schedules by the clock are planned anew"
+            "the clock was set forward by 2 days 1 h and is not trusted any more (saved, within 0.3 s); schedules by the clock are planned anew"
         );
-        assert_eq!(after(5, Quality::Hub), "the clock is hub, within 0.30 s now; schedules by the clock are planned anew");
+        assert_eq!(after(5, Quality::Hub), "the clock is hub, within 0.3 s now; schedules by the clock are planned anew");
         let in_1970 = Reading { wall_ms: 60_000, quality: Quality::Unset, ..was };
         assert_eq!(
             in_words(&in_1970, &was).unwrap(),
-            "the clock was set forward by 56 years 335 days and is trusted now (ntp, within 0.30 s); schedules by the clock are planned anew"
+            "the clock was set forward by 56 years 335 days and is trusted now (ntp, within 0.3 s); schedules by the clock are planned anew"
         );
+    }
+
+    #[test]
+    fn how_exact_the_clock_is_reads_well() {
+        let said = |ms| within(Some(ms));
+        assert_eq!(
+            [0, 14, 300, 2_000, 9_990].map(said),
+            [", within 0.01 s", ", within 0.01 s", ", within 0.3 s", ", within 2 s", ", within 9.99 s"]
+        );
+        assert_eq!([16_000, 200_000, 90_000_000].map(said), [", within 16 s", ", within 3 min 20 s", ", within 1 days 1 h"]);
+        assert_eq!(within(None), "");
     }
 
     /// This machine's clock is nobody's to set: that a step wakes the watch is shown on the emulated board.
