@@ -205,8 +205,11 @@ mod tests {
     #[tokio::test]
     async fn a_watch_waits_while_nobody_sets_the_clock() {
         let mut watch = StepWatch::new().unwrap();
-        let armed = rustix::time::timerfd_gettime(watch.timer.0.get_ref()).unwrap();
-        assert!(armed.it_value.tv_sec > 100 * 365 * 86_400, "it never comes due: {armed:?}");
+        let fd = std::os::fd::AsRawFd::as_raw_fd(watch.timer.0.get_ref());
+        let armed = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        // CLOCK_REALTIME, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, and a number of seconds that no clock reaches.
+        assert!(armed.contains("clockid: 0") && armed.contains("settime flags: 03"), "{armed}");
+        assert!(armed.lines().any(|line| line.starts_with("it_value: (") && line.len() > 20), "{armed}");
         let waited = tokio::time::timeout(std::time::Duration::from_millis(200), watch.stepped()).await;
         assert!(waited.is_err(), "it told of a step that nobody made");
     }
