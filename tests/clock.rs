@@ -100,6 +100,42 @@ impl Hub {
     }
 }
 
+impl Hub {
+    fn start_tls(node: &Node, port: u16, variables: &[String]) -> Self {
+        let file = |name: &str| node.root.join(name).display().to_string();
+        let (place, cert, key) = (format!("127.0.0.1:{port}"), file("hub.pem"), file("hub.key"));
+        Self::start(node, &["--mqtt", &place, "--tls-cert", &cert, "--tls-key", &key], variables)
+    }
+}
+
+/// An authority, and a certificate for a hub on this machine that is younger than the program: valid from so many days on, for 30.
+fn certificate(node: &Node, from_day: i64) {
+    let make = |arguments: &str| {
+        let run = Command::new("openssl").args(arguments.split(' ')).current_dir(&node.root).output().unwrap();
+        assert!(run.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&run.stderr));
+    };
+    let now_s = SystemClock.read().wall_ms / 1_000;
+    assert!(now_s > BUILD_UNIX_S);
+    let date = |day: i64| chrono::DateTime::from_timestamp(now_s + day * 86_400, 0).unwrap().format("%Y%m%d%H%M%SZ").to_string();
+    let config = "[ca]\ndefault_ca=c\n[c]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n\
+                  [leaf]\nbasicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n";
+    for (name, text) in [("ca.cnf", config), ("index", ""), ("serial", "01\n")] {
+        std::fs::write(node.root.join(name), text).unwrap();
+    }
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    make(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"));
+    make(&format!("req {key} -keyout hub.key -out hub.csr -subj /CN=hub"));
+    let (from, to) = (date(from_day), date(from_day + 30));
+    make(&format!(
+        "ca -batch -config ca.cnf -extensions leaf -cert ca.pem -keyfile ca.key -startdate {from} -enddate {to} -in hub.csr -out hub.pem -notext"
+    ));
+}
+
+/// A camera, and a hub that is known by that authority.
+fn mqtts(node: &Node, port: u16) -> String {
+    format!("{CARD}[hub]\nurl = \"mqtts://127.0.0.1:{port}\"\nca_file = \"{}\"\n", node.root.join("ca.pem").display())
+}
+
 impl Drop for Hub {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -145,19 +181,9 @@ fn a_board_of_1970_reaches_its_hub_over_tls_and_learns_the_time_from_it() {
         return;
     }
     let Some(lie) = Lie::new(&node, -YEARS_56_MS) else { return };
-    let file = |name: &str| node.root.join(name).display().to_string();
-    let make = |arguments: &str| {
-        let run = Command::new("openssl").args(arguments.split(' ')).current_dir(&node.root).output().unwrap();
-        assert!(run.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&run.stderr));
-    };
-    std::fs::write(node.root.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    make(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"));
-    make(&format!("req {key} -keyout hub.key -out hub.csr -subj /CN=hub"));
-    make("x509 -req -in hub.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile san -days 30 -out hub.pem");
-    assert!(SystemClock.read().wall_ms / 1_000 > BUILD_UNIX_S, "the certificate is younger than the program");
+    certificate(&node, 0);
     let port = free_port();
-    node.configure(&format!("{CARD}[hub]\nurl = \"mqtts://127.0.0.1:{port}\"\nca_file = \"{}\"\n", file("ca.pem")));
+    node.configure(&mqtts(&node, port));
 
     let agent = node.start_under(&lie.before_agent(UNSYNCED));
     node.wait_for_pictures("card", 2);
@@ -167,8 +193,7 @@ fn a_board_of_1970_reaches_its_hub_over_tls_and_learns_the_time_from_it() {
     assert_eq!(lost.uplink.tls_clock.as_deref(), Some("unchecked"));
     assert!(taken(&node).iter().all(|row| row.taken.quality == Quality::Unset));
 
-    let (cert, key) = (file("hub.pem"), file("hub.key"));
-    let hub = Hub::start(&node, &["--mqtt", &format!("127.0.0.1:{port}"), "--tls-cert", &cert, "--tls-key", &key], &[]);
+    let hub = Hub::start_tls(&node, port, &[]);
     let found = wait_status(&node, "the hub's time", |now| now.clock == Quality::Hub);
     assert!(off_ms(found.boottime_ms, found.wall_ms) < CLOSE_MS, "{found:?}");
     assert!(found.uncertainty_ms.is_some_and(|ms| u64::from(ms) < CLOSE_MS), "{:?}", found.uncertainty_ms);
@@ -244,6 +269,40 @@ fn a_hub_with_a_wrong_clock_and_an_old_message_of_it_are_not_believed() {
         let wrong = wait_status(&node, "last week's time", |now| now.clock == Quality::Hub);
         assert!(off_ms(wrong.boottime_ms, wrong.wall_ms) > 6 * 86_400_000);
         drop(agent);
+    }
+}
+
+#[test]
+fn what_was_accepted_without_a_clock_is_judged_again_by_the_first_right_one() {
+    if !installed(&[STRACE, OPENSSL]) {
+        return;
+    }
+    // A daemon sets a clock of 1970 right, on a link that stands: the certificate is good, or of the future.
+    for (name, from_day) in [("clock-good", 0), ("clock-future", 10)] {
+        let node = Node::new(name);
+        let Some(lie) = Lie::new(&node, -YEARS_56_MS) else { return };
+        certificate(&node, from_day);
+        // The hub's clock is two years ahead, which its own certificate disproves.
+        let hubs = Lie { file: node.root.join("hubs-lie"), library: lie.library.clone() };
+        hubs.tell(2 * 31_556_952_000);
+        let port = free_port();
+        let hub = Hub::start_tls(&node, port, &hubs.variables());
+        node.configure(&mqtts(&node, port));
+        let agent = node.start_under(&lie.before_agent(SYNCED));
+        agent::wait_for("a word about the hub's time", || node.logged("its own certificate is not valid") == 1);
+        let now = node.status();
+        assert_eq!((now.clock, now.uplink.state.as_str(), now.uplink.tls_clock.as_deref()), (Quality::Unset, "online", Some("unchecked")));
+        lie.tell(0);
+        if from_day == 0 {
+            let now = wait_status(&node, "the certificate judged", |now| now.uplink.tls_clock.as_deref() == Some("checked"));
+            assert_eq!((now.clock, now.uplink.connects), (Quality::Ntp, 1));
+        } else {
+            let now = wait_status(&node, "the link dropped", |now| now.uplink.error.is_some());
+            let why = now.uplink.error.unwrap();
+            assert!(why.contains("its certificate is not valid yet; check the clocks of this node and of the hub"), "{why}");
+        }
+        drop(hub);
+        assert!(agent.stop().0.success());
     }
 }
 
