@@ -357,7 +357,7 @@ pub enum Quality {
     Unset,
     /// Plausible, but only carried over from the last shutdown.
     Saved,
-    /// From a clock chip.
+    /// From a clock chip that says nothing impossible ([`crate::clock`] calls any other `saved`).
     Rtc,
     /// From the hub, over MQTT.
     Hub,
@@ -367,7 +367,7 @@ pub enum Quality {
 impl Quality {
     /// Good enough to plan by the clock and to date a picture without a mark.
     pub fn trusted(self) -> bool {
-        self >= Self::Hub
+        self >= Self::Rtc
     }
 }
 

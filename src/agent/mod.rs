@@ -12,7 +12,7 @@ mod watchdog;
 pub use plans::{grid_of, next_slots};
 
 use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
-use crate::clock::{BootTimer, Clock, Deadline, SystemClock, awake_ms, boot_id};
+use crate::clock::{self, BootTimer, Clock, Deadline, Reading, StepWatch, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
@@ -94,6 +94,11 @@ pub struct Agent {
     clock: Arc<dyn Clock>,
     wheel: Box<Wheel<Timer, WHEEL_CAPACITY>>,
     timer: BootTimer,
+    steps: StepWatch,
+    /// The clock when it was looked at last.
+    clock_seen: Reading,
+    /// An untrusted clock is looked at again by [`Timer::Clock`].
+    clock_looks: bool,
     plans: BTreeMap<ScheduleId, Plan>,
     cameras: BTreeMap<CameraId, (Camera, bool)>,
     permits: Arc<Permits>,
@@ -133,9 +138,12 @@ impl Agent {
             store: None,
             store_out,
             status,
+            clock_seen: clock.read(),
+            clock_looks: false,
             clock,
             wheel: Wheel::boxed(),
             timer: BootTimer::new()?,
+            steps: StepWatch::new()?,
             plans: BTreeMap::new(),
             cameras: BTreeMap::new(),
             permits: Arc::new(Permits::for_this_board()),
@@ -181,6 +189,7 @@ impl Agent {
                     }
                     self.turn().await;
                 }
+                () = self.steps.stepped() => self.look_at_clock(),
                 Some(command) = self.commands.recv() => self.command(command),
                 Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
@@ -205,7 +214,10 @@ impl Agent {
                 Timer::OpenStore => {
                     let _ = self.open_store(false).await;
                 }
-                Timer::Clock => self.look_at_clock(),
+                Timer::Clock => {
+                    self.clock_looks = false;
+                    self.look_at_clock();
+                }
                 Timer::Cameras => self.start_cameras(),
                 Timer::Watchdog => self.show_life(),
             }
@@ -261,11 +273,16 @@ impl Agent {
     /// one that was planned from boot.
     fn look_at_clock(&mut self) {
         let now = self.clock.read();
+        let before = std::mem::replace(&mut self.clock_seen, now);
+        if let Some(words) = clock::in_words(&before, &now) {
+            tracing::info!("{words}");
+        }
         if !now.quality.trusted() {
-            let _ = self.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
+            if !std::mem::replace(&mut self.clock_looks, true) {
+                let _ = self.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
+            }
             return;
         }
-        tracing::info!(quality = ?now.quality, "the clock is trusted");
         // What goes by age waits for this.
         if let Some(store) = &self.store {
             store.configure(configure(&self.settings));
@@ -352,6 +369,9 @@ impl Agent {
                 self.keep_configuration();
                 self.boot = past.boot;
                 self.last_trusted_ms = past.last_trusted_ms;
+                if let Some(boot) = past.boots.get(&past.boot) {
+                    SystemClock::recall(past.last_trusted_ms, boot.offset_ms, boot.quality, boot.last_ms);
+                }
                 self.store = Some(store.clone());
                 self.account_for_the_past(&store, past, waited);
                 if let Err(e) = store.flush().await {
