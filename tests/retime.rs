@@ -220,3 +220,63 @@ async fn after_weeks_without_a_link_pictures_and_true_times_come_together_over_k
         agent = agent.restart().await;
     }
 }
+
+#[path = "rig/agent.rs"]
+mod agent;
+
+/// The whole agent on a machine that nobody synchronises: its clock is trusted as soon as a hub tells the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_was_never_synchronised_has_its_time_from_the_hub_and_so_have_the_pictures_taken_before() {
+    if SystemClock.read().quality.trusted() {
+        assert!(std::env::var_os("CI").is_none(), "this machine's clock is synchronised: the story needs one that is not");
+        eprintln!("\n*** SKIPPED: this machine's clock is synchronised: the story needs one that is not\n");
+        return;
+    }
+    let dir = Dir::new("retime-agent");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let node = agent::Node::new("retime-agent");
+    let hub = format!("[hub]\nurl = \"mqtt://127.0.0.1:{port}\"\n");
+    node.configure(&format!("{hub}[cameras.gate]\nsource = \"pattern:\"\n[schedules.gate-1s]\ncamera = \"gate\"\nevery = \"1s\"\n"));
+    let running = node.start();
+    node.wait_for_pictures("gate", 3);
+    let early = node.pictures().snapshots;
+    assert!(early.iter().all(|row| row.time_ms.is_none() && !row.taken.quality.trusted()), "nobody knows when they were taken");
+    let shown = agent::text(&node.command(&["ls"]).stdout);
+    assert!(shown.lines().all(|line| line.contains("≈")), "{shown}");
+
+    let hub = start(node::HubOptions { mqtt: ([127, 0, 0, 1], port).into(), ..options(&dir.0) }).await;
+    agent::wait_for("the clock is trusted", || node.status().clock.trusted());
+    agent::wait_for("every picture has its time", || node.pictures().snapshots.iter().all(|row| row.time_ms.is_some()));
+    let at_hub = |row: &shutterd::api::Row| {
+        let of_store = dir.0.join(format!("data/objects/img/n1/{}", row.id.store));
+        let start = format!("{}-", row.id.seq);
+        let names = std::fs::read_dir(of_store).ok()?.map(|entry| entry.unwrap().path());
+        let mut records = names.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+        let record = records.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&start))?;
+        serde_json::from_slice::<Record>(&std::fs::read(record).ok()?).ok()
+    };
+    agent::wait_for("the hub has the true times", || early.iter().all(|row| at_hub(row).is_some_and(|record| record.rev == 1)));
+    let now = node.pictures().snapshots;
+    for row in &early {
+        let (record, row) = (at_hub(row).unwrap(), now.iter().find(|known| known.id == row.id).unwrap());
+        assert_eq!((Some(record.taken.wall_ms), record.taken.quality), (row.time_ms, Quality::Hub), "{}", row.id);
+        // The hub runs on the same clock: what nobody believed was right all the time.
+        assert!(record.taken.wall_ms.abs_diff(row.taken.wall_ms) < 2_000, "{record:?}");
+    }
+    let shown = agent::text(&node.command(&["ls"]).stdout);
+    assert!(!shown.contains("≈"), "{shown}");
+    let shows = async {
+        loop {
+            let shown = page(&hub).await;
+            if shown.contains("set by the hub") && !shown.contains("≈") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, shows).await.expect("the page never shows the true time");
+    assert!(running.stop().0.success());
+    let looked = node.command(&["fsck"]);
+    assert!(looked.status.success(), "{}", agent::text(&looked.stdout));
+    hub.stop().await;
+}

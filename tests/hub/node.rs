@@ -2,7 +2,8 @@
 
 use rumqttc::v5::mqttbytes::{QoS, v5::Packet, v5::PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use shutterd::hub::{Hub, HubError, HubOptions};
+pub use shutterd::hub::HubOptions;
+use shutterd::hub::{Hub, HubError};
 use shutterd::image::meta;
 use shutterd::model::*;
 use shutterd::protocol::*;
