@@ -4,7 +4,7 @@ use super::trouble::Trouble;
 use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, StatusAnswer};
 use crate::capture::v4l2::list;
 use crate::clock::{Clock, SystemClock, within};
-use crate::model::{Outcome, Stamp};
+use crate::model::{Outcome, Quality, Stamp};
 use crate::protocol::{Disk, DiskWritten, Flash, Punctuality, UNKNOWN, Written, WrittenFor, share};
 use crate::store::{DayRow, Erasure, SnapState, grouped, life_in_words};
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
@@ -54,7 +54,14 @@ fn taken_in_words(time_ms: Option<i64>, bounds_ms: (Option<i64>, Option<i64>), t
     match time_ms {
         Some(ms) => local(ms),
         None => {
-            let about = between(bounds_ms).unwrap_or_else(|| format!("≈ {}", local(taken.wall_ms)));
+            // A clock that was carried over from the last shutdown says more than one bound alone that it agrees with.
+            let agrees = match bounds_ms {
+                (Some(earliest), None) => taken.wall_ms >= earliest,
+                (None, Some(latest)) => taken.wall_ms <= latest,
+                (bound, _) => bound.is_none(),
+            };
+            let said = (taken.quality > Quality::Unset && agrees).then(|| format!("≈ {}", local(taken.wall_ms)));
+            let about = said.or_else(|| between(bounds_ms)).unwrap_or_else(|| format!("≈ {}", local(taken.wall_ms)));
             format!("{about} (boot {} + {} s)", taken.boot, taken.boottime_ms / 1000)
         }
     }
@@ -360,3 +367,6 @@ pub fn device_in_words(device: &list::DeviceInfo) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

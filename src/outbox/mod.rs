@@ -332,6 +332,11 @@ impl Outbox {
         self.entries.get(id).is_some_and(Entry::in_memory)
     }
 
+    /// Whether a picture is being read or sent.
+    pub fn in_hand(&self) -> bool {
+        self.entries.values().any(Entry::in_memory)
+    }
+
     /// The broker took a packet (PUBACK). Returns the picture if that was its last one; the hub has yet to answer.
     pub fn delivered(&mut self, token: Token, now_ms: u64) -> Option<SnapshotId> {
         let flight = self.under_way.remove(&token)?;

@@ -266,9 +266,7 @@ impl<'a> Life<'a> {
         if self.store.is_some() {
             match self.send_from_store(now_ms) {
                 Ok(at) => {
-                    let retold_ms = self.memory.retold.wake_ms().filter(|_| self.memory.outbox.hub_present());
-                    let of_others = [self.memory.gaps.wake_ms(), self.memory.asks.wake_ms(), retold_ms];
-                    wake_ms = [wake_ms, at].into_iter().chain(of_others).flatten().min();
+                    wake_ms = [wake_ms, at, self.memory.gaps.wake_ms(), self.memory.asks.wake_ms()].into_iter().flatten().min();
                 }
                 Err(Trouble::Link(error)) => return Err(error),
                 Err(Trouble::Store(error)) => {
@@ -287,7 +285,7 @@ impl<'a> Life<'a> {
         Ok(wake_ms)
     }
 
-    /// Reasons, questions, records of their own, and pictures. Returns when the outbox wants to be asked again.
+    /// Reasons, questions, records of their own, and pictures. Returns when one of the last two is to be looked at again.
     fn send_from_store(&mut self, now_ms: u64) -> Result<Option<u64>, Trouble> {
         self.send_gaps(now_ms)?;
         self.send_ask(now_ms)?;
@@ -296,8 +294,13 @@ impl<'a> Life<'a> {
             self.send_retimed(now_ms)?;
         }
         let at = self.send_pictures(now_ms)?;
+        // What happens to the picture in hand wakes, too.
+        if self.memory.retold.turn_over() && self.memory.outbox.in_hand() {
+            return Ok(at);
+        }
         self.send_retimed(now_ms)?;
-        Ok(at)
+        let retold_ms = self.memory.retold.wake_ms().filter(|_| self.memory.outbox.hub_present());
+        Ok(at.into_iter().chain(retold_ms).min())
     }
 
     /// Tells the hub of pictures that got their time after they were taken.

@@ -24,7 +24,7 @@ mod times;
 
 pub use book::{DayRow, known, step_of};
 pub use list::Query;
-pub use retime::Untold;
+pub use retime::{RETIMED, Untold};
 pub use rows::{BootRow, Built, Erasure, RunState, SnapRow, SnapState, Synced, Totals, WrittenDay, row};
 pub use tables::{FORMAT, Key, PendingKey};
 pub use times::{Anchors, BUILT, SYNCED, Times};

@@ -11,7 +11,7 @@ use crate::model::BootNo;
 use redb::WriteTransaction;
 use std::ops::Bound;
 
-const RETIMED: &str = "retimed";
+pub const RETIMED: &str = "retimed";
 
 /// What a look found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,3 +73,6 @@ pub fn apply_retimed(txn: &WriteTransaction, change: &Change, known: Key) -> Res
     let before = change.wanted.iter().min().map_or(told, |(ord, seq)| told.min((*ord, seq.saturating_sub(1))));
     if before == known { Ok(()) } else { put_value(txn, RETIMED, &before) }
 }
+
+#[cfg(test)]
+mod tests;

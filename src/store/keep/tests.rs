@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Reading;
 use crate::model::{CameraId, Grain, Hash8, Priority, Quality, SWEEP_MAX, Seq, Stamp, Tier};
-use crate::store::index::{Change, Counters, Index, Key, SnapRow, SnapState, Times, Totals};
+use crate::store::index::{Anchors, BootRow, Change, Counters, Index, Key, SnapRow, SnapState, Times, Totals};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -406,6 +406,27 @@ fn a_clock_that_leaps_years_ahead_deletes_nothing_for_a_day() {
     assert_eq!(gone(&mut begun, clock(0, years)), 0);
     let mut of_no_record = ByTime::new(&rules, &world.times, None, 0);
     assert!(gone(&mut of_no_record, clock(0, years)) > 0, "the control: without the record nobody can know");
+}
+
+#[test]
+fn a_picture_of_an_unknown_time_is_old_when_it_cannot_be_younger() {
+    // Pictures of boot 1, which nobody knows; boot 2 is known, and began ten days ago.
+    let untimed: Vec<Pic> =
+        many(4, HOUR_MS, SnapState::Acknowledged).into_iter().map(|pic| Pic { timed: false, pinned: false, ..pic }).collect();
+    let world = World::new(&untimed);
+    let began_ms = NOW_MS - 10 * DAY_MS as i64;
+    let boot = |quality, offset_ms, last_ms| BootRow { boot_id: "b".into(), offset_ms, quality, first_ms: 0, last_ms };
+    let boots = [(1, boot(Quality::Saved, 0, HOUR_MS)), (2, boot(Quality::Ntp, began_ms, 10 * DAY_MS))];
+    let alone = Times::of(&boots[..1].iter().cloned().collect(), &Anchors::default());
+    let bounded = Times::of(&boots.into_iter().collect(), &Anchors::default());
+    let cameras = [camera("c0"), camera("c1")];
+    for (times, days, gone) in [(&alone, 9, 0), (&bounded, 11, 0), (&bounded, 9, 4)] {
+        let rules = Rules { age_ms: Some(days * DAY_MS), ..Rules::default() };
+        for quality in [Quality::Saved, Quality::Ntp] {
+            let chosen = ByTime::new(&rules, times, None, 0).sweep(&world.index, cameras.iter(), times, &now(quality)).unwrap();
+            assert_eq!(chosen.len(), if quality.trusted() { gone } else { 0 }, "{days} days, clock {quality:?}");
+        }
+    }
 }
 
 #[test]
