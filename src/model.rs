@@ -462,12 +462,13 @@ pub struct Tier {
     pub until_ms: Option<u64>,
 }
 
-/// The camera was still busy with an earlier slot, or the machine slept through the instant.
+/// The camera was still busy with an earlier slot, the machine slept through the instant, or the clock was set past it (or not known yet).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missed {
     Busy,
     Asleep,
+    Clock,
 }
 /// The store was full, or somebody paused the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -500,6 +501,7 @@ impl Outcome {
             Self::Failed { reason } => format!("failed: {}", reason.code),
             Self::Missed { reason: Missed::Busy } => "missed: busy".into(),
             Self::Missed { reason: Missed::Asleep } => "missed: asleep".into(),
+            Self::Missed { reason: Missed::Clock } => "missed: clock".into(),
             Self::Skipped { reason: Skipped::Full } => "skipped: full".into(),
             Self::Skipped { reason: Skipped::Paused } => "skipped: paused".into(),
             Self::Off { reason } => match reason {
@@ -533,6 +535,7 @@ impl fmt::Display for Outcome {
             Self::Failed { reason } => write!(f, "no picture: {} ({})", reason.detail, reason.code),
             Self::Missed { reason: Missed::Busy } => f.write_str("no picture: the camera was still busy with an earlier slot"),
             Self::Missed { reason: Missed::Asleep } => f.write_str("no picture: the machine was asleep"),
+            Self::Missed { reason: Missed::Clock } => f.write_str("no picture: the board's clock was wrong or not set when it was due"),
             Self::Skipped { reason: Skipped::Full } => f.write_str("no picture: the store was full"),
             Self::Skipped { reason: Skipped::Paused } => f.write_str("no picture: the schedule was paused"),
             Self::Off { reason } => f.write_str(match reason {

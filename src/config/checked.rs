@@ -19,7 +19,7 @@ use crate::model::{
     KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, KEEP_COUNT_LIMIT, KEEP_COUNT_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS,
     PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT, SCHEDULES_MAX, SlugError,
 };
-use crate::schedule::{Align, Grid, Misfire, Rule, When, default_phase_ms};
+use crate::schedule::{Align, Grid, Rule, default_phase_ms};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -301,7 +301,7 @@ fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], node: Option<&
     let (id, period_ms) = (id?, every?);
     let phase_ms = phase.map_or_else(|| node.map(|node| default_phase_ms(node, &id, period_ms)), |phase| Some(phase.value))?;
     let grid = Grid { period_ms, phase_ms, align: align.unwrap_or(Align::Clock) };
-    let rule = Rule { when: When::Grid(grid), during: None, jitter_ms: 0, burst: 1, misfire: Misfire::Skip, grace_ms: 0 };
+    let rule = Rule::from(grid);
     Some(Schedule { id, camera: camera?.value?, enabled, rule, wish: Wish::default() })
 }
 

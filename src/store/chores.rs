@@ -48,7 +48,8 @@ impl Keeper {
         self.more || !self.erasing.is_empty()
     }
     /// When there is work by the clock.
-    pub fn wake_ms(&self, now: &Reading) -> Option<u64> {
+    pub fn wake_ms(&mut self, now: &Reading) -> Option<u64> {
+        self.by_time.look(now);
         self.by_time.wake_ms(now)
     }
 }

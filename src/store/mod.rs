@@ -142,7 +142,7 @@ impl Store {
         let stores = opened.index.stores().map_err(index_error)?;
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
-        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref(), opened.last_trusted_ms);
         let written = opened.index.value("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
@@ -230,8 +230,10 @@ impl Store {
         self.send(Work::Outcome(slot, outcome));
     }
     /// Slots nobody served; those that have an outcome keep it.
-    pub fn run_without(&self, run: SlotRun, outcome: Outcome) {
-        self.send(Work::Run(run, outcome));
+    pub fn runs_without(&self, runs: Vec<SlotRun>, outcome: Outcome) {
+        if !runs.is_empty() {
+            self.send(Work::Runs(runs, outcome));
+        }
     }
     /// An open range, such as off between two boots.
     pub fn range(&self, range: GapRange) {

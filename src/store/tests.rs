@@ -270,8 +270,16 @@ fn a_slot_without_a_picture_is_on_record_and_told_to_the_hub_until_the_hub_has_i
     let off = Outcome::Off { reason: Off::Crash };
     store.outcome(slot(1_000), off.clone());
     store.outcome(slot(2_000), off.clone());
-    store.run_without(
-        SlotRun { schedule: slot(0).schedule, boot: 1, first_due_ms: 1_000, first_plan_ms: None, period_ms: 1_000, count: 4 },
+    store.runs_without(
+        vec![SlotRun {
+            schedule: slot(0).schedule,
+            boot: 1,
+            first_due_ms: 1_000,
+            first_plan_ms: None,
+            period_ms: 1_000,
+            count: 4,
+            near_ms: 499,
+        }],
         off.clone(),
     );
     block(store.flush()).unwrap();

@@ -16,7 +16,7 @@ use super::blobs::{Blob, Blobs, WriteError};
 use super::chores::Keeper;
 use super::handover::{Configure, Put, PutError, Shared, Stored};
 use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState};
-use super::ledger::{Ledger, SlotRun, ranges_without, same_slot_ms};
+use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
 use super::written::Days;
@@ -45,7 +45,7 @@ pub enum Work {
     Put(Box<Put>, Answer, Option<oneshot::Sender<()>>),
     Fired(Slot, Vec<u8>),
     Outcome(Slot, Outcome),
-    Run(SlotRun, Outcome),
+    Runs(Vec<SlotRun>, Outcome),
     Range(GapRange),
     Cursor(ScheduleId, Option<Vec<u8>>),
     Ack(Vec<(Key, Hash8)>, u64),
@@ -232,12 +232,13 @@ impl Writer {
                 self.riders.outcomes.push((slot, outcome));
                 if self.riders.outcomes.len() >= crate::model::GAP_ITEMS_MAX { 0 } else { OUTCOMES_WAIT_MS }
             }
-            Work::Run(run, outcome) => {
-                let near_ms = same_slot_ms(run.period_ms);
-                let (from, to) = (run.first_due_ms.saturating_sub(near_ms), run.last_due_ms() + near_ms);
-                let known = self.shared.index.outcomes(&run.schedule, run.boot, from, to);
-                let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
-                self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
+            Work::Runs(runs, outcome) => {
+                for run in runs {
+                    let (from, to) = (run.first_due_ms.saturating_sub(run.near_ms), run.last_due_ms() + run.near_ms);
+                    let known = self.shared.index.outcomes(&run.schedule, run.boot, from, to);
+                    let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
+                    self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
+                }
                 OUTCOMES_WAIT_MS
             }
             Work::Range(range) => {

@@ -278,14 +278,14 @@ proptest! {
         let clock = now(if trusted { Quality::Ntp } else { Quality::Saved });
         let mut world = World::new(&pics);
         let cameras: Vec<_> = world.totals().into_keys().collect();
-        let mut by_time = ByTime::new(&rules, &world.boots, None);
+        let mut by_time = ByTime::new(&rules, &world.boots, None, 0);
         let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
         let keys: BTreeSet<Key> = gone.iter().map(|(key, _)| *key).collect();
         prop_assert_eq!(check_time(&world, &rules, &clock, &keys), Ok(()));
         world.forget(&gone);
         if trusted && !rules.passes().is_empty() {
             // Nothing that should have gone is left, by a sweep that remembers nothing.
-            let again = ByTime::new(&rules, &world.boots, None).sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+            let again = ByTime::new(&rules, &world.boots, None, 0).sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
             prop_assert_eq!(again, vec![]);
             // And one that remembers reads next to nothing, as soon as it has seen what another pass left of its place.
             by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
@@ -351,7 +351,8 @@ fn the_checks_catch_deciders_that_are_wrong() {
 
     let world = World::new(&many(20, HOUR_MS, SnapState::Acknowledged));
     let (rules, cameras) = (Rules { age_ms: Some(HOUR_MS), ..Rules::default() }, [camera("c0"), camera("c1")]);
-    let believing = ByTime::new(&rules, &world.boots, None).sweep(&world.index, cameras.iter(), &world.boots, &now(Quality::Ntp)).unwrap();
+    let believing =
+        ByTime::new(&rules, &world.boots, None, 0).sweep(&world.index, cameras.iter(), &world.boots, &now(Quality::Ntp)).unwrap();
     let keys = believing.iter().map(|(key, _)| *key).collect();
     assert_eq!(check_time(&world, &rules, &now(Quality::Ntp), &keys), Ok(()));
     assert!(check_time(&world, &rules, &now(Quality::Saved), &keys).unwrap_err().contains("nobody knows the time"));
@@ -364,7 +365,7 @@ fn at_1970_nothing_goes_and_at_a_trusted_2026_the_same_rows_do() {
     let world = World::new(&many(100, HOUR_MS, SnapState::Acknowledged));
     let rules = Rules { age_ms: Some(DAY_MS), ..Rules::default() };
     let cameras = [camera("c0"), camera("c1")];
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.boots, None, 0);
     let mut sweep = |clock: Reading| {
         let due = by_time.due(&clock);
         (due, by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap().len())
@@ -372,7 +373,39 @@ fn at_1970_nothing_goes_and_at_a_trusted_2026_the_same_rows_do() {
     assert_eq!(sweep(Reading { wall_ms: 12_000, ..now(Quality::Unset) }), (false, 0));
     assert_eq!(sweep(Reading { wall_ms: NOW_MS + 900 * DAY_MS as i64, ..now(Quality::Saved) }), (false, 0));
     assert_eq!(sweep(Reading { wall_ms: 12_000, ..now(Quality::Hub) }).1, 0, "pictures of the future are not old");
-    assert_eq!(sweep(now(Quality::Ntp)), (true, 68), "76 are older than a day, 8 of them pinned");
+    let day_before = Reading { wall_ms: NOW_MS - DAY_MS as i64, ..now(Quality::Ntp) };
+    assert_eq!(sweep(day_before).1, 0, "a clock that was in 1970 a moment ago");
+    let today = Reading { boottime_ms: day_before.boottime_ms + DAY_MS, ..now(Quality::Ntp) };
+    assert_eq!(sweep(today), (true, 68), "76 are older than a day, 8 of them pinned");
+}
+
+/// What is deleted stays so, and a clock that leaps is wrong before or after.
+#[test]
+fn a_clock_that_leaps_years_ahead_deletes_nothing_for_a_day() {
+    let world = World::new(&many(100, HOUR_MS, SnapState::Acknowledged));
+    let (rules, cameras) = (Rules { age_ms: Some(DAY_MS * 9), ..Rules::default() }, [camera("c0"), camera("c1")]);
+    let clock = |after_ms: u64, ahead_days: i64| {
+        let now = now(Quality::Ntp);
+        let passed = after_ms as i64;
+        Reading { boottime_ms: now.boottime_ms + after_ms, wall_ms: now.wall_ms + passed + ahead_days * DAY_MS as i64, ..now }
+    };
+    let gone = |by_time: &mut ByTime, clock: Reading| by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap().len();
+    let years = 56 * 365;
+    let mut set = ByTime::new(&rules, &world.boots, None, 0);
+    assert_eq!(gone(&mut set, clock(0, 0)), 0, "nothing is as old");
+    assert_eq!([0, HOUR_MS, DAY_MS - 1].map(|after| gone(&mut set, clock(1_000 + after, years))), [0; 3]);
+    assert_eq!(set.wake_ms(&clock(DAY_MS, years)), Some(clock(DAY_MS + 1_000, years).boottime_ms));
+    assert!(gone(&mut set, clock(DAY_MS + 1_000, years)) > 0, "it stays so");
+    let mut put_right = ByTime::new(&rules, &world.boots, None, 0);
+    assert_eq!(
+        [(0, 0), (1_000, years), (2_000, 0), (2 * DAY_MS, 0)].map(|(after, ahead)| gone(&mut put_right, clock(after, ahead))),
+        [0; 4]
+    );
+    // A start with a clock that is years after the last time on record.
+    let mut begun = ByTime::new(&rules, &world.boots, None, NOW_MS);
+    assert_eq!(gone(&mut begun, clock(0, years)), 0);
+    let mut of_no_record = ByTime::new(&rules, &world.boots, None, 0);
+    assert!(gone(&mut of_no_record, clock(0, years)) > 0, "the control: without the record nobody can know");
 }
 
 #[test]
@@ -389,7 +422,7 @@ fn thinning_keeps_the_first_of_each_hour_and_day_and_says_when_it_is_due_again()
     ];
     let rules = Rules { thin, ..Rules::default() };
     let (cameras, clock) = ([camera("c0")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.boots, None, 0);
     let mut steps = 0;
     loop {
         let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
@@ -407,7 +440,7 @@ fn thinning_keeps_the_first_of_each_hour_and_day_and_says_when_it_is_due_again()
     assert_eq!(steps, 3, "574 - 48 + 2 went, 256 a step");
     assert!(by_time.rows_read < 2 * 720 + 200, "{}", by_time.rows_read);
     // A moment later one more is older than a day; what is remembered over a restart makes that cheap.
-    let mut by_time = ByTime::new(&rules, &world.boots, by_time.save().as_deref());
+    let mut by_time = ByTime::new(&rules, &world.boots, by_time.save().as_deref(), 0);
     let later = Reading { boottime_ms: clock.boottime_ms + 1, wall_ms: clock.wall_ms + 1, ..clock };
     assert!(by_time.due(&later));
     assert_eq!(by_time.sweep(&world.index, cameras.iter(), &world.boots, &later).unwrap().len(), 0, "it is the first of its hour");
@@ -431,7 +464,7 @@ fn a_late_acknowledgement_is_thinned_too() {
     let mut world = World::new(&pics);
     let rules = Rules { thin: vec![Tier { grain: Grain::Daily, until_ms: None }], ..Rules::default() };
     let (cameras, clock) = ([camera("c0")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.boots, None, 0);
     let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
     world.forget(&gone);
     assert_eq!(world.pics.len(), 4 + usize::from(!gone.len().is_multiple_of(8)), "the first acknowledged one of each day stays");
@@ -531,7 +564,7 @@ fn a_sweep_reads_about_as_much_as_it_deletes() {
     assert!(verdict.rows_read <= 2 * 128 + 64, "{}", verdict.rows_read);
     let rules = Rules { age_ms: Some(49_900 * 60_000), ..Rules::default() };
     let (cameras, clock) = ([camera("c0"), camera("c1")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.boots, None, 0);
     let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
     assert_eq!(gone.len(), 90, "100 are older, 10 of them pinned");
     assert!(by_time.rows_read <= 90 + 2 * 64, "{}", by_time.rows_read);
