@@ -23,6 +23,10 @@ pub const PERIOD_MIN_MS: u64 = 1_000;
 pub const PERIOD_MAX_MS: u64 = 31 * 86_400_000;
 /// Pictures of a burst are so far apart.
 pub const BURST_GAP_MS: u64 = 1_000;
+/// And no more than this many.
+pub const BURST_MAX: u64 = 20;
+/// How late a slot may still be served, where nobody said.
+pub const GRACE_DEFAULT_MS: u64 = 600_000;
 /// Slots one picture may answer for; further ones get a capture of their own.
 pub const SLOTS_PER_PICTURE_MAX: usize = 16;
 /// Snapshots one commit may carry, and their bytes (DESIGN: group commit without a timer).
@@ -84,6 +88,9 @@ pub const TRANSFERS_OPEN_MAX: usize = 4;
 pub const TRANSFER_BYTES_MAX: u64 = 8 << 20;
 /// Gap messages sent and not yet confirmed.
 pub const GAPS_IN_FLIGHT_MAX: usize = 8;
+/// Records of pictures that got their time later, sent and not yet confirmed; and rows looked at for them at once.
+pub const RETIMES_IN_FLIGHT_MAX: usize = 32;
+pub const RETIMES_LOOK_MAX: usize = 256;
 /// Room a packet needs besides its payload: topic, properties, header.
 pub const PACKET_OVERHEAD_BYTES: u64 = 512;
 /// Largest packet the agent takes from a broker (rumqttc's default of 10 KiB is less than one large ack).
@@ -354,7 +361,7 @@ pub enum Quality {
     Unset,
     /// Plausible, but only carried over from the last shutdown.
     Saved,
-    /// From a clock chip.
+    /// From a clock chip that says nothing impossible ([`crate::clock`] calls any other `saved`).
     Rtc,
     /// From the hub, over MQTT.
     Hub,
@@ -364,7 +371,7 @@ pub enum Quality {
 impl Quality {
     /// Good enough to plan by the clock and to date a picture without a mark.
     pub fn trusted(self) -> bool {
-        self >= Self::Hub
+        self >= Self::Rtc
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Topic {
     },
     /// [`Init`] again: all chunks were sent.
     Fin(SnapshotId),
-    /// [`Record`] alone.
+    /// [`Record`] alone, with its `hash8`.
     Snap(CameraId),
     /// [`Ack`], to the node.
     Ack,
@@ -335,7 +335,13 @@ pub struct Record {
     /// Higher wins at the hub; the file itself always says 0.
     #[serde(default)]
     pub rev: u32,
+    /// Which file it speaks of. A file cannot hold its own hash: only a record alone says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash8: Option<Hash8>,
 }
+
+/// Revision of a record whose picture got its true time after it was taken.
+pub const RETIMED_REV: u32 = 1;
 
 /// Opens a chunked transfer, and closes it (`fin`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -370,6 +376,9 @@ pub struct Ack {
     /// Bytes a second the hub would like at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u64>,
+    /// Records that came alone and are durable at the hub, each with the revision that stands there now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revs: Vec<(Seq, u32)>,
     /// The whole range that was asked about has been answered by the acks before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Ask>,
@@ -387,6 +396,7 @@ impl Ack {
             want: Vec::new(),
             refused: Vec::new(),
             rate: None,
+            revs: Vec::new(),
             done: None,
         }
     }

@@ -14,11 +14,11 @@ mod watchdog;
 pub use plans::next_slots;
 
 use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
-use crate::clock::{BootTimer, Clock, Deadline, SystemClock, awake_ms, boot_id};
+use crate::clock::{self, BootTimer, Clock, Deadline, Reading, StepWatch, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId, Slot};
-use crate::schedule::Due;
+use crate::schedule::{Due, STEP_MS};
 use crate::status::{ConfigOrigin, Status};
 use crate::store::{OpenError, Past, Place, Store};
 use crate::uplink;
@@ -75,6 +75,11 @@ pub struct Agent {
     clock: Arc<dyn Clock>,
     timer: BootTimer,
     table: Timetable,
+    steps: StepWatch,
+    /// The clock when it was looked at last.
+    clock_seen: Reading,
+    /// An untrusted clock is looked at again by [`Timer::Clock`].
+    clock_looks: bool,
     cameras: BTreeMap<CameraId, (Camera, bool)>,
     permits: Arc<Permits>,
     boot: BootNo,
@@ -113,9 +118,12 @@ impl Agent {
             store: None,
             store_out,
             status,
+            clock_seen: clock.read(),
+            clock_looks: false,
             clock,
             timer: BootTimer::new()?,
             table: Timetable::default(),
+            steps: StepWatch::new()?,
             cameras: BTreeMap::new(),
             permits: Arc::new(Permits::for_this_board()),
             boot: 0,
@@ -160,6 +168,7 @@ impl Agent {
                     }
                     self.turn().await;
                 }
+                () = self.steps.stepped() => self.look_at_clock(),
                 Some(command) = self.commands.recv() => self.command(command),
                 Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
@@ -189,7 +198,10 @@ impl Agent {
                 Timer::OpenStore => {
                     let _ = self.open_store(false).await;
                 }
-                Timer::Clock => self.look_at_clock(),
+                Timer::Clock => {
+                    self.clock_looks = false;
+                    self.look_at_clock();
+                }
                 Timer::Cameras => self.start_cameras(),
                 Timer::Watchdog => self.show_life(),
             }
@@ -216,20 +228,21 @@ impl Agent {
         }
     }
 
-    /// As soon as the clock is trusted every schedule bound to it moves to its UTC grid: a daily slot must not wait for the
-    /// one that was planned from boot.
+    /// Whatever goes by the clock is planned anew when it was set and as soon as it is trusted: a daily slot must not wait for the one that
+    /// was planned by a wrong clock.
     fn look_at_clock(&mut self) {
         let now = self.clock.read();
-        if !now.quality.trusted() {
+        let before = std::mem::replace(&mut self.clock_seen, now);
+        if let Some(words) = clock::in_words(&before, &now) {
+            tracing::info!("{words}");
+        }
+        if !now.quality.trusted() && !std::mem::replace(&mut self.clock_looks, true) {
             let _ = self.table.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
-            return;
         }
-        tracing::info!(quality = ?now.quality, "the clock is trusted");
-        // What goes by age waits for this.
-        if let Some(store) = &self.store {
+        let moved = before.offset_ms().abs_diff(now.offset_ms()) > STEP_MS;
+        if let Some(store) = self.store.as_ref().filter(|_| moved || before.quality != now.quality) {
+            // What goes by age may have waited for this.
             store.configure(configure(&self.settings));
-        }
-        if let Some(store) = &self.store {
             self.table.clock_changed(store, &now);
         }
     }
@@ -307,6 +320,9 @@ impl Agent {
                 self.keep_configuration();
                 self.boot = past.boot;
                 self.last_trusted_ms = past.last_trusted_ms;
+                if let Some(boot) = past.boots.get(&past.boot) {
+                    SystemClock::recall(past.last_trusted_ms, boot.offset_ms, boot.quality, boot.last_ms);
+                }
                 self.store = Some(store.clone());
                 self.account_for_the_past(&store, past, waited);
                 if let Err(e) = store.flush().await {

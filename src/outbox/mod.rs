@@ -14,6 +14,7 @@
 
 mod asks;
 mod gaps;
+mod retimes;
 mod transfer;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use asks::Asks;
 pub use gaps::Gaps;
+pub use retimes::{Remember, Retimes};
 pub use transfer::Piece;
 
 use crate::model::{CAMERAS_MAX, Hash8, OUTBOX_ASIDE_MAX, OUTBOX_CANDIDATES_MAX, SnapshotId, TRANSFER_BYTES_MAX, TRANSFERS_OPEN_MAX};

@@ -18,18 +18,26 @@
 //! Path not taken: `now + period`, which drifts by every delay; the tests hold the checker against it.
 
 mod calendar;
+mod cron;
+mod date;
 mod during;
 mod grid;
 mod memory;
 mod rule;
 mod slots;
+mod sun;
+mod zone;
 
-pub use calendar::Calendar;
-pub use during::During;
+pub use calendar::{Calendar, Moment};
+pub use cron::{Cron, EACH_WEEK, LAST_WEEK};
+pub use date::{DAY_MS, DAY_S, Date};
+pub use during::{Bound, Dates, During, Hours, Window};
 pub use grid::{Align, Grid, default_phase_ms, own_number};
 pub use memory::{Due, Memory, Run};
 pub use rule::{Misfire, NEAR_MS, Rule, When};
 pub use slots::{Passed, Slots};
+pub use sun::{Event, Happening, Place};
+pub use zone::{Span, Zone};
 
 use crate::clock::Reading;
 use crate::model::{BootNo, Quality};

@@ -27,6 +27,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// With its mark.
+    pub fn marked(mut self) -> Self {
+        let plain = matches!(self.when, When::Grid(_)) && self.during.is_none() && self.jitter_ms == 0 && self.burst == 1;
+        let said = format!("{:?}{:?}{}/{}/{}", self.when, self.during, self.jitter_ms, self.burst, self.seed);
+        // 0 is taken.
+        self.mark = if plain { 0 } else { u64::from(crc32c::crc32c(said.as_bytes())) << 1 | 1 };
+        self
+    }
+
     /// What a memory keeps of a grid.
     pub fn period_and_phase(&self) -> (u64, u64) {
         match self.when {

@@ -15,7 +15,7 @@ use super::adopt::{ADOPT_MAX, Adopting, Rebuild};
 use super::blobs::{Blob, Blobs, WriteError};
 use super::chores::Keeper;
 use super::handover::{Configure, Put, PutError, Shared, Stored};
-use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState};
+use super::index::{Anchors, BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState, Synced};
 use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
@@ -50,6 +50,8 @@ pub enum Work {
     Cursor(ScheduleId, Option<Vec<u8>>),
     Ack(Vec<(Key, Hash8)>, u64),
     Want(Vec<Key>),
+    /// Up to here the hub has all true times, or needs none; whether it has just said so.
+    Retimed(Key, bool),
     Corrupt(Key, String),
     /// The hub has answered for all of these.
     Answered(Key, Key),
@@ -69,6 +71,8 @@ pub struct Writer {
     pub counters: Counters,
     pub boots: BTreeMap<BootNo, BootRow>,
     pub boot: BootNo,
+    /// What they say of time besides.
+    pub anchors: Anchors,
     /// This boot's row as the index has it.
     pub boot_written: Option<BootRow>,
     pub clock: Arc<dyn Clock>,
@@ -158,7 +162,9 @@ impl Writer {
                 enough = puts.len() >= most || bytes >= GROUP_BYTES_MAX || stop.is_some();
                 next = if enough { None } else { work.try_recv().ok() };
             }
-            let due = self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
+            // The first trusted reading of a boot waits for no picture: those before it get their time now.
+            let synced = self.clock.read().quality.trusted() && !self.anchors.synced.contains_key(&self.boot);
+            let due = synced || self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
             if !enough && flush.is_empty() && !due && !self.chores_due() {
                 continue;
             }
@@ -259,6 +265,13 @@ impl Writer {
                 self.riders.wanted.extend(keys);
                 0
             }
+            Work::Retimed(upto, told) => {
+                self.riders.retimed = Some((upto, told || self.riders.retimed.is_some_and(|(_, told)| told)));
+                if !told {
+                    return;
+                }
+                OUTCOMES_WAIT_MS
+            }
             Work::Corrupt(key, found) => {
                 self.riders.corrupt.push((key, found));
                 0
@@ -327,7 +340,9 @@ impl Writer {
             || !change.ranges.is_empty()
             || !change.wanted.is_empty()
             || !change.answered.is_empty()
-            || !change.erased.is_empty();
+            || !change.erased.is_empty()
+            || change.synced.is_some()
+            || change.rebuild == Some(None);
         let next_gap = self.counters.next_gap;
         if !change.is_empty() {
             self.count_written(now);
@@ -338,6 +353,8 @@ impl Writer {
                 .index
                 .commit(&change, &mut self.counters, self.config.hub)
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
+        } else {
+            self.riders.retimed = change.retimed;
         }
         self.due_ms = None;
         // Tombstones too are to be sent.
@@ -468,10 +485,12 @@ impl Writer {
             config: self.config.version.clone(),
             sha256: String::new(),
             rev: 0,
+            hash8: None,
         }
     }
 
     fn note_boot(&mut self, now: &Reading, change: &mut Change) {
+        change.synced = Synced::first(now, self.boot, &mut self.anchors);
         if let Some(row) = self.boots.get_mut(&self.boot) {
             row.see(now);
             // Rides along with others only: an idle agent writes nothing.

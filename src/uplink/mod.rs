@@ -1,7 +1,8 @@
 //! The agent's side of the hub contract: one task, one MQTT v5 connection, the store as its queue.
 //!
 //! `context` is what comes in, `link` the connection, `tls` the certificates, `words` the small messages, `jobs` the work
-//! with the store, `waits` how long to wait, `session` the life of one connection; what goes out next is decided by [`crate::outbox`]. Here is the
+//! with the store, `retold` what the hub is told again, `waits` how long to wait, `session` the life of one connection; what goes out next
+//! is decided by [`crate::outbox`]. Here is the
 //! life above connections: connect, wait, connect again.
 //!
 //! Waits before attempts are random (`waits`), so that a fleet does not call in chorus. A lasting fault is logged when it starts,
@@ -10,6 +11,7 @@
 mod context;
 mod jobs;
 mod link;
+mod retold;
 mod session;
 mod tls;
 mod waits;

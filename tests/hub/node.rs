@@ -183,6 +183,7 @@ pub fn picture(node: &str, seq: u64, shade: u8, width: usize) -> (Vec<u8>, Hash8
         config: "00000000".into(),
         sha256: String::new(),
         rev: 0,
+        hash8: None,
     };
     let made = meta::compose(record, &jpeg).unwrap();
     ([&made.head[..], &jpeg[2..]].concat(), made.hash8)

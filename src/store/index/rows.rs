@@ -43,6 +43,27 @@ pub struct BootRow {
     pub last_ms: u64,
 }
 
+/// The first trusted reading of a boot. It gives each picture of that boot its time, also those that no trusted clock stamped, and never
+/// changes: a picture's time must not move because a clock was put right again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// When it was read, on the boot clock.
+    pub at_ms: u64,
+    /// Wall minus boot time then.
+    pub offset_ms: i64,
+    pub quality: Quality,
+    pub uncertainty_ms: Option<u32>,
+}
+
+/// A program that was built at one instant ran at another one: no true time from then on is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// When it ran, on the boot clock.
+    pub at_ms: u64,
+    /// When it was built, since 1970.
+    pub built_ms: i64,
+}
+
 /// All pictures of a camera up to a number are to go, whatever else holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erasure {

@@ -1,6 +1,7 @@
 //! The tables and their keys.
 
 use super::rows::bytes;
+use crate::model::BootNo;
 use redb::{TableDefinition, WriteTransaction};
 use serde::Serialize;
 use std::ops::Range;
@@ -75,6 +76,15 @@ pub fn cursor_key(schedule: &str) -> StateKey<'_> {
 }
 pub fn value_key(name: &str) -> StateKey<'_> {
     (VALUES, 0, 0, name)
+}
+/// What is remembered of one boot besides its row. Rows of boots were there first, and hold no more than they did; whoever does not know
+/// these values reads past them.
+pub fn boot_key(boot: BootNo, name: &str) -> StateKey<'_> {
+    (VALUES, boot, 0, name)
+}
+/// All values of all boots, and the single ones too.
+pub fn values() -> Range<StateKey<'static>> {
+    part(VALUES)
 }
 pub fn pending_key((class, ord, seq): PendingKey) -> StateKey<'static> {
     (PENDING + class, ord, seq, "")

@@ -6,10 +6,10 @@
 //! A clock that leaps makes old what was taken yesterday, and what is deleted stays so: after a leap nothing goes by age for a day, in
 //! which the clock may be put right.
 
-use super::rules::{Pass, Rules, true_time_ms};
+use super::rules::{Pass, Rules};
 use crate::clock::Reading;
-use crate::model::{BootNo, CameraId, SWEEP_MAX};
-use crate::store::index::{BootRow, Index, Key};
+use crate::model::{CameraId, SWEEP_MAX};
+use crate::store::index::{Index, Key, SnapRow, Times};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -60,9 +60,9 @@ pub struct ByTime {
 impl ByTime {
     /// `kept`: what [`Self::save`] made.
     /// `before_ms`: the last trusted time on record, 0 if there is none.
-    pub fn new(rules: &Rules, boots: &BTreeMap<BootNo, BootRow>, kept: Option<&[u8]>, before_ms: i64) -> Self {
+    pub fn new(rules: &Rules, times: &Times, kept: Option<&[u8]>, before_ms: i64) -> Self {
         let passes = rules.passes();
-        let trusted_boots = trusted(boots);
+        let trusted_boots = times.known_count();
         let marks: Option<Marks> = kept.and_then(|bytes| postcard::from_bytes(bytes).ok());
         let good = marks.filter(|m| m.passes == format!("{passes:?}") && m.trusted_boots == trusted_boots);
         let marks = good.map(|m| m.at.into_iter().map(|(camera, pass, key)| ((camera, pass), key)).collect()).unwrap_or_default();
@@ -77,10 +77,10 @@ impl ByTime {
     }
 
     /// The rules may be others now.
-    pub fn configure(&mut self, rules: &Rules, boots: &BTreeMap<BootNo, BootRow>) {
+    pub fn configure(&mut self, rules: &Rules, times: &Times) {
         if rules.passes() != self.passes {
             let Self { rows_read, seen, calm_until_ms, .. } = *self;
-            *self = Self { rows_read, seen, calm_until_ms, ..Self::new(rules, boots, None, self.before_ms) };
+            *self = Self { rows_read, seen, calm_until_ms, ..Self::new(rules, times, None, self.before_ms) };
         }
     }
 
@@ -137,7 +137,7 @@ impl ByTime {
         &mut self,
         index: &Index,
         cameras: impl Iterator<Item = &'c CameraId> + Clone,
-        boots: &BTreeMap<BootNo, BootRow>,
+        times: &Times,
         now: &Reading,
     ) -> Result<Vec<(Key, &'static str)>, redb::Error> {
         self.look(now);
@@ -145,8 +145,8 @@ impl ByTime {
             return Ok(Vec::new());
         }
         // What the clock called the future may be the past now.
-        if self.trusted_boots != trusted(boots) || self.stepped(now) {
-            self.trusted_boots = trusted(boots);
+        if self.trusted_boots != times.known_count() || self.stepped(now) {
+            self.trusted_boots = times.known_count();
             self.marks.clear();
         }
         (self.more, self.open_end, self.due_wall_ms, self.last) = (false, false, None, Some(*now));
@@ -156,7 +156,7 @@ impl ByTime {
             for camera in cameras.clone() {
                 let name = (camera.clone(), number as u8);
                 let mut at = self.marks.get(&name).copied().unwrap_or_default();
-                let time = |snap: &_| true_time_ms(snap, boots).filter(|t| *t <= now.wall_ms);
+                let time = |snap: &SnapRow| times.latest_ms(&snap.taken).filter(|t| *t <= now.wall_ms);
                 let stretch = |t: i64| pass.leaves.and_then(|grain| grain.stretch(t));
                 // The last one that stayed may be the first of a stretch that goes on.
                 let mut kept = None;
@@ -207,8 +207,4 @@ impl ByTime {
         }
         Ok(chosen)
     }
-}
-
-fn trusted(boots: &BTreeMap<BootNo, BootRow>) -> usize {
-    boots.values().filter(|boot| boot.quality.trusted()).count()
 }
