@@ -72,6 +72,16 @@ fn stores(stage: &mut Stage, more: u64) {
     until("pictures are taken while the clock is wrong", PATIENCE, || status(stage).stored >= before + more);
 }
 
+#[test]
+#[ignore = "long form, for `make board-test`"]
+fn a_clock_that_is_set_moves_nothing_but_the_times_of_day() {
+    let Some(images) = Images::find() else { return };
+    let told = Told::begin("a clock that is set");
+    let mut stage = Stage::arm64(&images, "clock-set", "utc", |_| {});
+    stage.board.ok("dpkg -i /opt/payload/shutterd.deb");
+    is_set(&mut stage, &told, Form::Long);
+}
+
 /// `date -s`, there and back again: noticed at once, and nothing else happens.
 pub fn is_set(stage: &mut Stage, told: &Told, form: Form) {
     // With what would go by age, were the clock believed.
