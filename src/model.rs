@@ -541,7 +541,7 @@ impl fmt::Display for Outcome {
             Self::Captured { id, late_ms } => write!(f, "captured as {id}, {:.1} s after it was due", *late_ms as f64 / 1000.0),
             Self::Failed { reason } => write!(f, "no picture: {} ({})", reason.detail, reason.code),
             Self::Missed { reason: Missed::Busy } => f.write_str("no picture: the camera was still busy with an earlier slot"),
-            Self::Missed { reason: Missed::Asleep } => f.write_str("no picture: the machine was asleep"),
+            Self::Missed { reason: Missed::Asleep } => f.write_str("no picture: the machine was asleep, or held the agent up"),
             Self::Missed { reason: Missed::Clock } => f.write_str("no picture: the board's clock was wrong or not set when it was due"),
             Self::Skipped { reason: Skipped::Full } => f.write_str("no picture: the store was full"),
             Self::Skipped { reason: Skipped::Paused } => f.write_str("no picture: the schedule was paused"),

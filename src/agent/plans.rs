@@ -35,7 +35,7 @@ pub fn next_slots(schedule: &settings::Schedule, now: &Reading) -> Vec<Due> {
     let (mut now, mut found) = (*now, Vec::new());
     for _ in 0..3 {
         let Some(due) = planner.next(&now).due else { break };
-        let _ = planner.fired(due);
+        let _ = planner.fired(due, due.due_ms);
         let passed = due.due_ms - now.boottime_ms;
         now = Reading { boottime_ms: due.due_ms, wall_ms: now.wall_ms + passed as i64, ..now };
         found.push(due);

@@ -115,7 +115,10 @@ impl Timetable {
     /// A slot's timer fired. `None`: of a plan that was replaced meanwhile, so nothing may be captured for it.
     pub fn fired(&mut self, store: &Store, schedule: &ScheduleId, due: Due, now: &Reading) -> Option<Fired> {
         let plan = self.plans.get_mut(schedule)?;
-        if !plan.planner.fired(due) {
+        if !plan.planner.fired(due, now.boottime_ms) {
+            if plan.planner.pending() == Some(due) {
+                self.plan(store, schedule, now);
+            }
             return None;
         }
         let slot = Slot { schedule: schedule.clone(), boot: self.boot, due_ms: due.due_ms, plan_ms: due.plan_ms };
@@ -200,3 +203,6 @@ fn tell(store: &Store, boot: BootNo, plan: &Plan, next: &Next, passed: Outcome, 
     tell_unseen(store, schedule, boot, next, plan.period_ms);
     tell_uncounted(store, schedule, boot, next, passed, now);
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,8 @@ pub const NOISE_MS: u64 = 20;
 /// A trusted clock that is further back than this behind the last plan is believed: or one false date in the future
 /// would silence a schedule for years.
 pub const BACK_TOLERATED_MS: i64 = 60_000;
+/// A slot whose timer is later than this was slept through. A busy board is later than it should be by less.
+const LATE_MAX_MS: u64 = 10_000;
 /// What a clock went past in one step is told if the step is smaller than this. A larger one is a false date, now or before: the
 /// slots of those years were never planned by anybody.
 const TOLD_STEP_MS: i64 = 25 * 3_600_000;
@@ -62,8 +64,11 @@ pub struct Planner {
     memory: Option<Memory>,
     /// Handed out and not yet fired.
     pending: Option<Due>,
-    /// Wall − boottime as the last planning guessed it.
+    /// It had passed when it was handed out, and may be served as late as it is.
+    served_late: bool,
+    /// Wall − boottime as the last planning guessed it, if there was one.
     guess_ms: Option<i64>,
+    planned: bool,
 }
 
 /// The answer of [`Planner::next`].
@@ -84,16 +89,17 @@ impl Planner {
     /// `memory` is what the store has of this schedule, from this boot or an earlier one; `None`: a new schedule.
     pub fn new(rule: impl Into<Rule>, boot: BootNo, memory: Option<Memory>) -> Self {
         let rule = rule.into();
-        Self { rule, boot, memory, pending: None, guess_ms: None }
+        Self { rule, boot, memory, pending: None, served_late: false, guess_ms: None, planned: false }
     }
 
     /// The next slot. To be asked after each [`fired`](Self::fired), at start, and whenever the wall clock was set or
-    /// gained trust; the answer replaces the one before. A slot that was handed out and came due meanwhile is handed out
-    /// again until it fires, however late; so is one that passed unserved and may still be served.
+    /// gained trust; the answer replaces the one before. A slot that was handed out and came due a moment ago is handed out
+    /// again until it fires; so is one that passed unserved and may still be served.
     pub fn next(&mut self, now: &Reading) -> Next {
         let now_ms = now.boottime_ms;
         if let Some(due) = self.pending
             && due.due_ms <= now_ms
+            && !self.lapsed(due, now_ms)
         {
             return Next { due: Some(due), ..Next::default() };
         }
@@ -103,7 +109,9 @@ impl Planner {
         let mut next = Next::default();
         match rule_of(&memory, Some(&self.rule)) {
             Some(rule) => {
-                let slots = Slots { rule: &rule, offset_ms: memory.offset_ms, guess_ms: memory.offset_ms.or(self.guess_ms).or(guess_ms) };
+                // Without a time nothing was planned; an agent that was not there knows no better than the present one.
+                let guessed_ms = if self.planned { self.guess_ms } else { guess_ms };
+                let slots = Slots { rule: &rule, offset_ms: memory.offset_ms, guess_ms: memory.offset_ms.or(guessed_ms) };
                 next.passed = slots.passed(&memory, memory.settled_ms, now_ms);
             }
             None => next.uncounted = Some((memory.settled_ms, now_ms)).filter(|(from, to)| from < to),
@@ -121,7 +129,7 @@ impl Planner {
             if let Some(instead) = self.still_to_serve(&mut next.unseen, &memory, now_ms) {
                 late.replace(instead).into_iter().for_each(|due| Run::append(&mut next.passed.runs, due));
             }
-            self.drop_what_others_tell(&mut next.unseen, &before, &memory);
+            self.drop_what_others_tell(&mut next.unseen, &next.passed, &before, &memory);
         }
         next.due = late.or_else(|| self.first_after(&memory, now_ms));
         // A crash before it is served finds it again behind the cursor.
@@ -129,15 +137,15 @@ impl Planner {
             Some(due) => Memory { settled_ms: due.due_ms.saturating_sub(1), ..memory },
             None => memory,
         });
-        self.pending = next.due;
+        (self.pending, self.served_late, self.planned) = (next.due, late.is_some(), true);
         next
     }
 
     /// `due` has come due: memory moves past it. `false`: it is not the slot handed out last (it fired before, or a
-    /// clock change replaced it), so nothing may be captured for it.
+    /// clock change replaced it), or the machine slept through it, so nothing may be captured for it.
     #[must_use]
-    pub fn fired(&mut self, due: Due) -> bool {
-        let expected = self.pending == Some(due);
+    pub fn fired(&mut self, due: Due, now_ms: u64) -> bool {
+        let expected = self.pending == Some(due) && !self.lapsed(due, now_ms);
         if expected && let Some(memory) = &mut self.memory {
             memory.settle(due);
             self.pending = None;
@@ -163,6 +171,11 @@ impl Planner {
     /// Handed out and not yet fired.
     pub fn pending(&self) -> Option<Due> {
         self.pending
+    }
+
+    /// Nobody was awake when it was due.
+    fn lapsed(&self, due: Due, now_ms: u64) -> bool {
+        !self.served_late && now_ms > due.due_ms + LATE_MAX_MS
     }
 
     /// How many slots were meant between two UTC instants, the ends not counted: what was lost between two boots whose clocks are
@@ -197,7 +210,8 @@ impl Planner {
             (Some(plan), Some(offset)) => (now_ms as i64 + offset).saturating_sub(plan),
             _ => now_ms as i64 - last.due_ms as i64,
         };
-        let in_time = late_ms <= self.rule.grace_ms as i64 && memory.last_due_ms.is_none_or(|before| before < last.due_ms);
+        let apart_ms = if memory.offset_ms.is_some() && matches!(self.rule.when, When::Calendar(_)) { self.rule.apart_ms() } else { 0 };
+        let in_time = late_ms <= self.rule.grace_ms as i64 && memory.last_due_ms.is_none_or(|before| before + apart_ms < last.due_ms);
         if in_time { passed.pop() } else { None }
     }
 
@@ -216,9 +230,6 @@ impl Planner {
                 now - step.min(if step <= TOLD_STEP_MS { step } else { self.rule.grace_ms as i64 })
             }
         };
-        if let Some(last) = after.last_due_ms {
-            from = from.max((last + self.rule.apart_ms()) as i64 - 1);
-        }
         if let Some(last) = after.last_plan_ms {
             from = from.max(last - offset);
         }
@@ -226,9 +237,13 @@ impl Planner {
     }
 
     /// What lay before this boot's planning is told by the range between the boots, what a false date went past by nobody.
-    fn drop_what_others_tell(&self, unseen: &mut Passed, before: &Memory, after: &Memory) {
+    fn drop_what_others_tell(&self, unseen: &mut Passed, passed: &Passed, before: &Memory, after: &Memory) {
         let false_date = before.offset_ms.zip(after.offset_ms).is_some_and(|(held, offset)| offset - held > TOLD_STEP_MS);
-        let own = |due: &Due| due.due_ms > after.since_ms && !false_date;
+        // The slot that the wrong clock served was perhaps this one.
+        let apart_ms = self.rule.apart_ms();
+        let told: Vec<u64> = passed.runs.iter().flat_map(|run| run.slots()).map(|due| due.due_ms).chain(after.last_due_ms).collect();
+        let served = |due: &Due| told.iter().any(|at| at.abs_diff(due.due_ms) < apart_ms);
+        let own = |due: &Due| due.due_ms > after.since_ms && !false_date && !served(due);
         let slots: Vec<Due> = unseen.runs.iter().flat_map(|run| run.slots()).filter(own).collect();
         unseen.runs.clear();
         slots.into_iter().for_each(|due| Run::append(&mut unseen.runs, due));

@@ -14,15 +14,15 @@ const WALL_MS: i64 = 1_795_305_600_000;
 /// What the checker needs of a planner, so that wrong ones can be held against it.
 trait Machine {
     fn next(&mut self, now: &Reading) -> Next;
-    fn fired(&mut self, due: Due) -> bool;
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool;
     fn memory(&self) -> Option<Memory>;
 }
 impl Machine for Planner {
     fn next(&mut self, now: &Reading) -> Next {
         Planner::next(self, now)
     }
-    fn fired(&mut self, due: Due) -> bool {
-        Planner::fired(self, due)
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool {
+        Planner::fired(self, due, now_ms)
     }
     fn memory(&self) -> Option<Memory> {
         Planner::memory(self)
@@ -127,7 +127,7 @@ impl World {
         let limit = STEP_MS.min(self.grid.period_ms / 2);
         let follows = self.trusted && self.grid.align == Align::Clock;
         let mut anew = follows && self.steps(&now, limit);
-        let waiting = self.handed.filter(|due| due.due_ms <= self.now_ms);
+        let waiting = self.handed.filter(|due| due.due_ms <= self.now_ms && self.now_ms <= due.due_ms + LATE_MAX_MS);
         let Next { due, passed, unseen, uncounted } = self.machine.next(&now);
         self.check(unseen == Passed::default() && uncounted.is_none(), || format!("a grid tells {unseen:?} and {uncounted:?}"));
         let due = due.unwrap();
@@ -164,9 +164,9 @@ impl World {
     }
 
     fn fire(&mut self, due: Due) {
-        let accepted = self.machine.fired(due);
+        let accepted = self.machine.fired(due, self.now_ms);
         self.check(accepted, || format!("{due:?} was handed out and then refused"));
-        let again = self.machine.fired(due);
+        let again = self.machine.fired(due, self.now_ms);
         self.check(!again, || format!("{due:?} fired twice"));
         self.handed = None;
         self.outcome(due, 1);
@@ -239,6 +239,7 @@ impl World {
         self.now_ms += ms;
         if let Some(due) = self.handed
             && due.due_ms <= self.now_ms
+            && self.now_ms <= due.due_ms + LATE_MAX_MS
         {
             self.fire(due);
         }
@@ -345,7 +346,7 @@ impl Machine for Drifts {
         let due = *self.pending.get_or_insert(Due { due_ms: now.boottime_ms + self.period_ms, plan_ms });
         Next { due: Some(due), ..Next::default() }
     }
-    fn fired(&mut self, due: Due) -> bool {
+    fn fired(&mut self, due: Due, _: u64) -> bool {
         self.pending.take() == Some(due)
     }
     fn memory(&self) -> Option<Memory> {
@@ -363,8 +364,8 @@ impl Machine for Forgets {
         self.planner.memory.as_mut().map(self.forget);
         self.planner.next(now)
     }
-    fn fired(&mut self, due: Due) -> bool {
-        self.planner.fired(due)
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool {
+        self.planner.fired(due, now_ms)
     }
     fn memory(&self) -> Option<Memory> {
         self.planner.memory()
@@ -453,7 +454,7 @@ fn a_night_of_sleep_is_one_run_of_missed_slots_and_no_burst() {
     let at = |boottime_ms| Reading { boottime_ms, wall_ms: WALL_MS, quality: Quality::Saved, uncertainty_ms: Some(1) };
     let due = planner.next(&at(1_000)).due.unwrap();
     let morning_ms = 8 * HOUR_MS as u64 + 1;
-    assert!(planner.fired(due));
+    assert!(planner.fired(due, due.due_ms));
     let next = planner.next(&at(morning_ms));
     let run = next.passed.runs[0];
     assert_eq!((run.first_due_ms, run.count, run.last().due_ms), (600_000, 95, 8 * HOUR_MS as u64));

@@ -406,6 +406,10 @@ fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
     clock.change(|r| r.quality = Quality::Ntp);
     store.put(picture(3, 3_000)).unwrap();
     block(store.flush()).unwrap();
+    assert!(old.path.exists(), "it has leapt eleven days");
+    clock.advance(86_400_000);
+    store.put(picture(4, 86_404_000)).unwrap();
+    block(store.flush()).unwrap();
     assert!(!old.path.exists());
 }
 
