@@ -409,6 +409,16 @@ pub enum Priority {
     High,
     Low,
 }
+impl Priority {
+    /// Place in the backlog: lower goes first.
+    pub fn class(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+}
 
 /// What became of a slot: the closed list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

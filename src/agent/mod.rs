@@ -13,11 +13,11 @@ mod watchdog;
 
 pub use plans::next_slots;
 
-use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
+use crate::camera::{self, Camera, Offered, Permits, Settled, SnapAnswer, Surroundings};
 use crate::clock::{self, BootTimer, Clock, Deadline, Reading, StepWatch, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings::Settings};
 use crate::error::{Chain, Exit};
-use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId, Slot};
+use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId};
 use crate::schedule::{Due, STEP_MS};
 use crate::status::{ConfigOrigin, Status};
 use crate::store::{OpenError, Past, Place, Store};
@@ -185,7 +185,7 @@ impl Agent {
         let mut fired = Vec::new();
         self.table.wheel.advance(now_ms, &mut |_, _, timer| fired.push(timer));
         // Slots that fall due together reach their camera together: one capture serves them.
-        let mut due: BTreeMap<CameraId, Vec<(Slot, u64)>> = BTreeMap::new();
+        let mut due: BTreeMap<CameraId, Vec<Offered>> = BTreeMap::new();
         for timer in fired {
             match timer {
                 Timer::Slot { schedule, due: slot } => self.slot(&schedule, slot, &mut due),
@@ -206,25 +206,39 @@ impl Agent {
                 Timer::Watchdog => self.show_life(),
             }
         }
+        self.foresee();
         for (camera, slots) in due {
             if let Some((running, _)) = self.cameras.get(&camera) {
-                let (settled, check) = running.offer(slots);
+                let (settled, check) = running.offer(slots, now_ms);
                 self.settle(&camera, settled);
                 self.arm_check(&camera, check);
             } else {
                 let failure = self.held_back().unwrap_or_else(|| {
                     Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads")
                 });
-                self.settle(&camera, slots.into_iter().map(|(slot, _)| (slot, Outcome::Failed { reason: failure.clone() })).collect());
+                self.settle(
+                    &camera,
+                    slots.into_iter().map(|offered| (offered.slot, Outcome::Failed { reason: failure.clone() })).collect(),
+                );
                 self.start_cameras();
             }
         }
     }
 
-    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<(Slot, u64)>>) {
+    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<Offered>>) {
         let Some(store) = &self.store else { return };
-        if let Some(fired) = self.table.fired(store, schedule, due, &self.clock.read()) {
-            offers.entry(fired.camera).or_default().push((fired.slot, fired.period_ms));
+        if let Some((camera, offered)) = self.table.fired(store, schedule, due, &self.clock.read()) {
+            offers.entry(camera).or_default().push(offered);
+        }
+    }
+
+    /// Cameras are told what is coming: one that needs opening is opened in time.
+    fn foresee(&mut self) {
+        let now_ms = self.clock.boottime_ms();
+        for (camera, schedule, due_ms) in self.table.take_news() {
+            if let Some((camera, _)) = self.cameras.get(&camera) {
+                camera.foresee(&schedule, due_ms, now_ms);
+            }
         }
     }
 
@@ -244,6 +258,7 @@ impl Agent {
             // What goes by age may have waited for this.
             store.configure(configure(&self.settings));
             self.table.clock_changed(store, &now);
+            self.foresee();
         }
     }
 
@@ -394,6 +409,10 @@ impl Agent {
             }
             match Camera::start(settings.clone(), interval_ms(&self.settings, &settings.id), around.clone()) {
                 Ok(camera) => {
+                    let now_ms = self.clock.boottime_ms();
+                    for (schedule, due_ms) in self.table.due_of(&settings.id) {
+                        camera.foresee(schedule, Some(due_ms), now_ms);
+                    }
                     self.cameras.insert(settings.id.clone(), (camera, false));
                     self.status.edit(|now| {
                         now.cameras.entry(settings.id.clone()).or_insert_with(camera::unknown);
@@ -499,6 +518,7 @@ impl Agent {
             store.configure(configure(&self.settings));
             self.swap_cameras(&old, &store);
             self.table.change(&store, &self.settings.schedules, &self.clock.read());
+            self.foresee();
             self.start_cameras();
         }
         let told = |s: &Settings| (s.node.clone(), s.hub.clone(), s.cameras.clone(), s.schedules.clone());

@@ -2,6 +2,7 @@
 
 use super::past::{Account, count_off, slot_runs, tell_uncounted, tell_unseen};
 use super::timer::{Timer, Timers};
+use crate::camera::Offered;
 use crate::clock::Reading;
 use crate::config::settings;
 use crate::model::{BootNo, CameraId, Missed, Off, Outcome, ScheduleId, Slot};
@@ -19,14 +20,8 @@ struct Plan {
     timer: Option<TimerId>,
     /// What two slots are apart at the closest.
     period_ms: u64,
-}
-
-/// A slot that is due now.
-pub struct Fired {
-    pub slot: Slot,
-    pub camera: CameraId,
-    /// Until the schedule's next slot, at the closest.
-    pub period_ms: u64,
+    /// Of its next slot.
+    due_ms: Option<u64>,
 }
 
 /// The planners, and the wheel that they share with the rest of the agent.
@@ -36,11 +31,13 @@ pub struct Timetable {
     boot: BootNo,
     /// Slots of earlier boots were counted by the clock that is trusted now.
     counted_by_ms: Option<i64>,
+    /// Next slots that were set or taken back: for the cameras.
+    news: Vec<(CameraId, ScheduleId, Option<u64>)>,
 }
 
 impl Default for Timetable {
     fn default() -> Self {
-        Self { wheel: Timers::boxed(), plans: BTreeMap::new(), boot: 0, counted_by_ms: None }
+        Self { wheel: Timers::boxed(), plans: BTreeMap::new(), boot: 0, counted_by_ms: None, news: Vec::new() }
     }
 }
 
@@ -112,8 +109,8 @@ impl Timetable {
         all.iter().for_each(|id| _ = self.remove(id));
     }
 
-    /// A slot's timer fired. `None`: of a plan that was replaced meanwhile, so nothing may be captured for it.
-    pub fn fired(&mut self, store: &Store, schedule: &ScheduleId, due: Due, now: &Reading) -> Option<Fired> {
+    /// A slot that is due now, for its camera. `None`: of a plan that was replaced meanwhile, so nothing may be captured for it.
+    pub fn fired(&mut self, store: &Store, schedule: &ScheduleId, due: Due, now: &Reading) -> Option<(CameraId, Offered)> {
         let plan = self.plans.get_mut(schedule)?;
         if !plan.planner.fired(due, now.boottime_ms) {
             if plan.planner.pending() == Some(due) {
@@ -125,9 +122,10 @@ impl Timetable {
         if let Some(memory) = plan.planner.memory().and_then(|memory| memory.to_bytes()) {
             store.fired(slot.clone(), memory);
         }
-        let fired = Fired { slot, camera: plan.settings.camera.clone(), period_ms: plan.period_ms };
+        let offered = Offered { slot, period_ms: plan.period_ms, wish: plan.settings.wish };
+        let camera = plan.settings.camera.clone();
         self.plan(store, schedule, now);
-        Some(fired)
+        Some((camera, offered))
     }
 
     /// Asks a planner for the next slot, and sets its timer. Slots that passed were slept through.
@@ -154,22 +152,28 @@ impl Timetable {
         }
     }
 
-    /// Schedules that have no slot because nobody knows the time.
-    pub fn waiting_for_clock(&self) -> impl Iterator<Item = &ScheduleId> {
-        self.plans.iter().filter(|(_, plan)| plan.planner.waits_for_clock()).map(|(id, _)| id)
+    /// When the schedules of a camera are due next.
+    pub fn due_of(&self, camera: &CameraId) -> impl Iterator<Item = (&ScheduleId, u64)> {
+        self.plans.iter().filter(move |(_, plan)| plan.settings.camera == *camera).filter_map(|(id, plan)| Some((id, plan.due_ms?)))
+    }
+
+    /// What changed of that since it was last asked for; `None`: nothing comes any more.
+    pub fn take_news(&mut self) -> Vec<(CameraId, ScheduleId, Option<u64>)> {
+        std::mem::take(&mut self.news)
     }
 
     fn insert(&mut self, settings: settings::Schedule, memory: Option<Memory>, now: &Reading) -> Next {
         let (id, period_ms) = (settings.id.clone(), settings.rule.shortest_ms());
         let mut planner = Planner::new(settings.rule.clone(), self.boot, memory);
         let next = planner.next(now);
-        self.plans.insert(id, Plan { settings, planner, timer: None, period_ms });
+        self.plans.insert(id, Plan { settings, planner, timer: None, period_ms, due_ms: None });
         next
     }
 
     fn remove(&mut self, schedule: &ScheduleId) -> Option<Plan> {
         let plan = self.plans.remove(schedule)?;
         plan.timer.into_iter().for_each(|timer| _ = self.wheel.cancel(timer));
+        self.news.push((plan.settings.camera.clone(), schedule.clone(), None));
         Some(plan)
     }
 
@@ -182,6 +186,8 @@ impl Timetable {
     fn arm(&mut self, schedule: &ScheduleId, next: &Next, now: &Reading) {
         let Some(plan) = self.plans.get_mut(schedule) else { return };
         plan.timer.take().into_iter().for_each(|old| _ = self.wheel.cancel(old));
+        plan.due_ms = next.due.map(|due| due.due_ms);
+        self.news.push((plan.settings.camera.clone(), schedule.clone(), plan.due_ms));
         let (at_ms, timer) = match next.due {
             Some(due) => (due.due_ms, Timer::Slot { schedule: schedule.clone(), due }),
             // As soon as the time is known it is planned.

@@ -5,8 +5,8 @@ use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, Stat
 use crate::capture::v4l2::list;
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Outcome, Stamp};
-use crate::protocol::{Disk, DiskWritten, Flash, UNKNOWN, Written, WrittenFor, share};
-use crate::store::{DayRow, Erasure, SnapState, life_in_words};
+use crate::protocol::{Disk, DiskWritten, Flash, Punctuality, UNKNOWN, Written, WrittenFor, share};
+use crate::store::{DayRow, Erasure, SnapState, grouped, life_in_words};
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
@@ -106,6 +106,14 @@ pub fn list_in_words(list: &ListAnswer) -> String {
     out
 }
 
+/// How long after they were due its pictures were taken.
+fn on_time_in_words(on_time: &Punctuality) -> Option<String> {
+    let seconds = |ms: u64| if ms < 1_000 { format!("{ms} ms") } else { format!("{} s", (ms as f64 / 100.0).round() / 10.0) };
+    let (within_ms, share) = on_time.mostly()?;
+    let (within, worst, of) = (seconds(within_ms), seconds(on_time.worst_ms), grouped(on_time.of));
+    Some(format!("on time: {share} % within {within}, worst {worst} (of {of})"))
+}
+
 pub fn status_in_words(s: &StatusAnswer) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "node     {} (shutterd {})", s.node, s.version);
@@ -165,6 +173,9 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
             camera.captured,
             camera.failed
         );
+        if let Some(on_time) = on_time_in_words(&camera.on_time) {
+            let _ = writeln!(out, "         {on_time}");
+        }
         if let Some(error) = &camera.error {
             let _ = writeln!(out, "         {} ({})", error.detail, error.code);
         }

@@ -55,11 +55,14 @@ pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, Snap
 pub use keep::{Quota, Rules};
 pub use ledger::{SlotRun, same_slot_ms};
 pub use recover::{OpenError, Place, random_u64};
+pub use writer::Answer;
 
 use crate::clock::{Clock, Reading};
 use crate::config::settings::Mount;
 use crate::image::meta;
-use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
+use crate::model::{
+    ASK_MAX, BootNo, CameraId, Hash8, Outcome, Priority, SLOTS_PER_PICTURE_MAX, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId,
+};
 use crate::protocol::{Flash, FlashDay, GapRange, RETIMED_REV, Record};
 use device::Device;
 use handover::{Seen, Shared};
@@ -91,8 +94,6 @@ pub struct Pending {
     pub camera: CameraId,
     pub bytes: u64,
     pub hash8: Hash8,
-    /// Taken on command: goes before scheduled ones.
-    pub commanded: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -212,11 +213,15 @@ impl Store {
         self.work.send(Work::Put(Box::new(put), done, None)).map_err(|_| PutError::Fault)?;
         stored.blocking_recv().unwrap_or(Err(PutError::Fault))
     }
-    /// Stores a picture that nobody waits for. Blocks until it is durable, or until the writer holds it for a group; calls `done`
-    /// (on the writer's thread) when it is durable or refused. A store that fails before that calls nobody.
-    pub fn hand_over(&self, put: Put, done: impl FnOnce(Result<Stored, PutError>) + Send + 'static) {
-        let (held, holds) = oneshot::channel();
-        if self.work.send(Work::Put(Box::new(put), Box::new(done), Some(held))).is_ok() {
+    /// Stores pictures that nobody waits for. Blocks until each is durable, or held by the writer for a group; calls their answers (on
+    /// the writer's thread) when they are durable or refused. A store that fails before that calls nobody.
+    pub fn hand_over(&self, puts: impl IntoIterator<Item = (Put, Answer)>) {
+        let sent = puts.into_iter().filter_map(|(put, done)| {
+            let (held, holds) = oneshot::channel();
+            self.work.send(Work::Put(Box::new(put), done, Some(held))).ok().map(|()| holds)
+        });
+        // All of them are sent before the first is waited for: they share their flushes.
+        for holds in sent.collect::<Vec<_>>() {
             // Dropped at the end of the writer's turn, whatever came of it.
             let _ = holds.blocking_recv();
         }
@@ -291,7 +296,7 @@ impl Store {
         self.shared.news.subscribe()
     }
 
-    /// Up to `limit` unacknowledged pictures after `after`, in backlog order (commands first, then oldest first).
+    /// Up to `limit` unacknowledged pictures after `after`, in backlog order (by priority, then oldest first).
     pub fn pending_after(&self, after: Option<PendingKey>, limit: usize) -> Result<Vec<(PendingKey, Pending)>, StoreError> {
         let (mut found, mut from) = (Vec::new(), after);
         // Acks that are not committed yet are skipped, so a page may need several reads.
@@ -328,15 +333,20 @@ impl Store {
 
     /// The newest unacknowledged picture of a camera.
     pub fn newest_pending(&self, camera: &CameraId) -> Result<Option<(PendingKey, Pending)>, StoreError> {
-        let mut newest = None;
-        // Only the newest picture can be live: what lies behind an acknowledged one is backlog.
+        let (mut newest, mut looked_at) = (None, 0);
+        // Only the newest picture can be live: what lies behind an acknowledged one is backlog. One of low priority comes after all
+        // others, and so lets those through that were taken with it.
         self.shared.index.newest_of(camera, |key, row| {
-            newest = Some((key, row));
-            false
+            looked_at += 1;
+            let low = row.priority == Priority::Low;
+            if !low {
+                newest = Some((key, row));
+            }
+            low && looked_at < SLOTS_PER_PICTURE_MAX
         })?;
         let seen = self.shared.seen();
         Ok(newest.filter(|(key, row)| row.state == SnapState::Pending && !seen.acked.contains_key(key)).and_then(|(key, row)| {
-            let place = (u8::from(!row.commanded), key.0, key.1);
+            let place = (row.priority.class(), key.0, key.1);
             Some((place, pending(&seen, key, row)?))
         }))
     }
@@ -570,7 +580,7 @@ fn flash_day(row: &WrittenDay) -> FlashDay {
 }
 
 fn pending(seen: &Seen, key: Key, row: SnapRow) -> Option<Pending> {
-    Some(Pending { id: seen.id(key)?, camera: row.camera, bytes: row.bytes, hash8: row.hash8, commanded: row.commanded })
+    Some(Pending { id: seen.id(key)?, camera: row.camera, bytes: row.bytes, hash8: row.hash8 })
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! single picture waits for nobody and a busy node shares its flushes. Outcomes and acks ride on the next commit; alone they
 //! wait for at most 60 s and 10 s.
 //!
-//! In the profile `economy` a picture that nobody waits for is held for others, for the stated time at most. It is not stored until
-//! the commit: nobody is told so, its slots stay before the cursor, and a crash finds them there without an outcome. Whatever
-//! commits takes all that is held with it: a full group, a snap, an outcome that is due, a sweep, a flush, the ordered stop.
+//! In the profile `economy` (the store's, or the one that a picture brings along) a picture that nobody waits for is held for
+//! others, for the stated time at most. It is not stored until the commit: nobody is told so, its slots stay before the cursor, and
+//! a crash finds them there without an outcome. Whatever commits takes all that is held with it: a full group, a snap, an outcome that is due, a sweep, a flush, the ordered stop.
 //!
 //! After a failed flush or commit nothing is retried and nothing more is acknowledged: the
 //! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
@@ -22,7 +22,9 @@ use super::recover;
 use super::written::Days;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;
-use crate::model::{BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
+use crate::model::{
+    BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, Priority, ScheduleId, Seq, Slot, SnapshotId,
+};
 use crate::protocol::{GapRange, Record, Written, WrittenFor};
 use std::{
     collections::BTreeMap,
@@ -99,6 +101,8 @@ impl Writer {
         let mut stop = None;
         // The group under way, and its bytes.
         let (mut puts, mut bytes) = (Vec::new(), 0);
+        // One with a picture that is held may be larger.
+        let mut most = GROUP_MAX;
         while stop.is_none() {
             self.shared.set_busy(false);
             let now = self.clock.read();
@@ -131,15 +135,20 @@ impl Writer {
                 match item {
                     Work::Put(put, answer, hold) => {
                         bytes += put.jpeg.len();
+                        let window_ms = hold.as_ref().map_or(0, |_| put.window_ms.unwrap_or(self.config.window_ms));
+                        if window_ms > 0 {
+                            most = ECONOMY_GROUP_MAX;
+                            self.show_window(window_ms);
+                        }
                         puts.push((put, answer));
-                        self.due_in(if hold.is_some() { self.config.window_ms } else { 0 });
+                        self.due_in(window_ms);
                         #[cfg(feature = "break")]
                         self.break_held(&puts, hold.is_some());
                         held.extend(hold);
                     }
                     // Pictures that are held are among those to be erased: they need their numbers first.
                     Work::Erase(..) if !puts.is_empty() => {
-                        bytes = 0;
+                        (bytes, most) = (0, GROUP_MAX);
                         if let Err(fault) = self.step(std::mem::take(&mut puts)) {
                             self.shared.set_fault(fault);
                             return;
@@ -158,7 +167,6 @@ impl Writer {
                     }
                     other => self.ride(other),
                 }
-                let most = if self.config.window_ms > 0 { ECONOMY_GROUP_MAX } else { GROUP_MAX };
                 enough = puts.len() >= most || bytes >= GROUP_BYTES_MAX || stop.is_some();
                 next = if enough { None } else { work.try_recv().ok() };
             }
@@ -168,7 +176,7 @@ impl Writer {
             if !enough && flush.is_empty() && !due && !self.chores_due() {
                 continue;
             }
-            bytes = 0;
+            (bytes, most) = (0, GROUP_MAX);
             if let Err(fault) = self.step(std::mem::take(&mut puts)) {
                 self.shared.set_fault(fault);
                 return;
@@ -185,6 +193,12 @@ impl Writer {
                 Err(fault) => self.shared.set_fault(fault),
             }
         }
+    }
+
+    /// What a power cut may cost, as far as pictures have shown.
+    fn show_window(&self, window_ms: u64) {
+        let mut seen = self.shared.seen();
+        seen.window_ms = seen.window_ms.max(window_ms);
     }
 
     /// The control: what is held counts as settled, and the cursor passes it before the commit.
@@ -426,7 +440,7 @@ impl Writer {
                 source: put.source.to_owned(),
                 flags: put.flags.clone(),
                 state: if self.config.hub { SnapState::Pending } else { SnapState::Acknowledged },
-                commanded: put.slots.is_empty(),
+                priority: if put.slots.is_empty() { Priority::High } else { put.priority },
             };
             ((self.counters.ord, seq.0), row)
         });

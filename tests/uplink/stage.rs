@@ -133,6 +133,8 @@ impl Agent {
             taken_ms: 1,
             source: "pattern",
             flags: vec![],
+            priority: Default::default(),
+            window_ms: None,
         };
         std::thread::spawn(move || store.put(put).unwrap()).join().unwrap()
     }

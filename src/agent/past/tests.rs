@@ -55,7 +55,18 @@ fn a_slot_that_was_served_a_millisecond_off_the_cursors_grid_does_not_end_twice(
         let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 2_000], &[0xFF, 0xD9]].concat();
         let camera = "gate".parse().unwrap();
         store
-            .put(Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms: due_ms, source: "pattern", flags: vec![] })
+            .put(Put {
+                camera,
+                slots: vec![slot],
+                jpeg,
+                width: 8,
+                height: 8,
+                taken_ms: due_ms,
+                source: "pattern",
+                flags: vec![],
+                priority: Default::default(),
+                window_ms: None,
+            })
             .unwrap();
         block(store.stop()).unwrap();
         drop(store);

@@ -4,7 +4,7 @@
 use super::*;
 use crate::agent::past::why_off;
 use crate::clock::{Clock, TestClock};
-use crate::model::{Failure, Quality};
+use crate::model::{Failure, Priority, Quality};
 use crate::protocol::Instant;
 use crate::schedule::{Rule, Slots, When};
 use crate::store::{Configure, OpenError, Place, Put, Query, Rules};
@@ -207,8 +207,8 @@ impl World {
             let store = self.store.clone().unwrap();
             match timer {
                 Timer::Slot { schedule, due } => {
-                    if let Some(fired) = self.table.fired(&store, &schedule, due, &now) {
-                        self.serve(&store, fired);
+                    if let Some((camera, offered)) = self.table.fired(&store, &schedule, due, &now) {
+                        self.serve(&store, camera, offered.slot);
                     }
                 }
                 Timer::Plan { schedule } => self.table.plan(&store, &schedule, &now),
@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    fn serve(&mut self, store: &Store, Fired { slot, camera, .. }: Fired) {
+    fn serve(&mut self, store: &Store, camera: CameraId, slot: Slot) {
         let key = (slot.schedule.clone(), slot.boot, slot.due_ms);
         let true_clock = self.quality.trusted() && self.ahead_ms == 0;
         let taken = Taken { true_ms: self.true_ms, plan_ms: slot.plan_ms, true_clock };
@@ -234,7 +234,18 @@ impl World {
         }
         let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 300], &[0xFF, 0xD9]].concat();
         let taken_ms = (self.true_ms - self.boot_ms()) as u64;
-        let put = Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms, source: "pattern", flags: vec![] };
+        let put = Put {
+            camera,
+            slots: vec![slot],
+            jpeg,
+            width: 8,
+            height: 8,
+            taken_ms,
+            source: "pattern",
+            flags: vec![],
+            priority: Priority::Normal,
+            window_ms: None,
+        };
         match store.put(put) {
             Ok(stored) => self.captured.push((stored.id.seq.0, self.true_ms)),
             Err(e) => self.broken.push(format!("not stored: {e}")),

@@ -52,6 +52,8 @@ fn put(store: &Store, name: &str, due_ms: u64) -> Result<Stored, PutError> {
         taken_ms: due_ms,
         source: "pattern",
         flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
     })
 }
 

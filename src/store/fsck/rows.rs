@@ -127,7 +127,7 @@ impl Rows<'_> {
             }
             let pinned = pins.get(key)?.is_some();
             let may_go = matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt) && !pinned;
-            if snap.state == SnapState::Pending && pending.get(pending_key((u8::from(!snap.commanded), ord, seq)))?.is_none() {
+            if snap.state == SnapState::Pending && pending.get(pending_key((snap.priority.class(), ord, seq)))?.is_none() {
                 check.problem(format!("{name} is not among those to be sent, and the hub has not got it: it would never be sent"));
             }
             if snap.state == SnapState::Ask && ask.get(key)?.is_none() {
@@ -176,7 +176,7 @@ impl Rows<'_> {
         }
         for entry in txn.open_table(STATE)?.range(pending_key((0, 0, 0))..)? {
             let (class, ord, seq) = pending_of(entry?.0.value());
-            let belongs = snap((ord, seq))?.is_some_and(|s| s.state == SnapState::Pending && u8::from(!s.commanded) == class);
+            let belongs = snap((ord, seq))?.is_some_and(|s| s.state == SnapState::Pending && s.priority.class() == class);
             judge((ord, seq), "among those to be sent", belongs);
         }
         for entry in txn.open_table(ASK)?.iter()? {

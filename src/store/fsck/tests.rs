@@ -38,7 +38,18 @@ fn good(dir: &Path) -> Vec<u8> {
         let slots = if n == 5 { vec![] } else { vec![slot(1_000 * u64::from(n))] };
         let camera = "gate".parse().unwrap();
         store
-            .put(Put { camera, slots, jpeg, width: 8, height: 8, taken_ms: 1_000 * u64::from(n), source: "pattern", flags: vec![] })
+            .put(Put {
+                camera,
+                slots,
+                jpeg,
+                width: 8,
+                height: 8,
+                taken_ms: 1_000 * u64::from(n),
+                source: "pattern",
+                flags: vec![],
+                priority: Default::default(),
+                window_ms: None,
+            })
             .unwrap()
     };
     let stored: Vec<_> = (1..=5).map(put).collect();

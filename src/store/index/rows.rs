@@ -1,6 +1,6 @@
 //! What the index remembers of each thing: rows, and how they become bytes.
 
-use crate::model::{BootNo, CameraId, Hash8, Quality, Slot, Stamp};
+use crate::model::{BootNo, CameraId, Hash8, Priority, Quality, Slot, Stamp};
 use crate::protocol::WrittenFor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -17,7 +17,8 @@ pub struct SnapRow {
     pub source: String,
     pub flags: Vec<String>,
     pub state: SnapState,
-    pub commanded: bool,
+    /// As long as this was a `bool` (taken on command), it was the same byte.
+    pub priority: Priority,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ pub const FORMAT: u32 = 2;
 
 /// Place of a snapshot: number of its store's incarnation (the table `stores`), and its own. Order is the order of capture.
 pub type Key = (u32, u64);
-/// Class (0 on command, 1 scheduled), then [`Key`]: the backlog's order.
+/// Class ([`Priority::class`](crate::model::Priority::class)), then [`Key`]: the backlog's order.
 pub type PendingKey = (u8, u32, u64);
 /// A part of [`STATE`], then what that part is ordered by.
 pub type StateKey<'a> = (u8, u32, u64, &'a str);
@@ -57,7 +57,7 @@ const UNSURE_DAYS: u8 = 0;
 const DAYS: u8 = 1;
 pub const CURSORS: u8 = 2;
 const VALUES: u8 = 3;
-/// The backlog: pictures on command, then scheduled ones.
+/// The backlog: pictures on command and of high priority, then normal ones, then the rest. No other part may follow it.
 const PENDING: u8 = 4;
 
 pub fn day_key(unsure: u8, day: i32, schedule: &str) -> StateKey<'_> {

@@ -10,7 +10,7 @@
 
 use super::tables::{self, GARBAGE, Key, SNAPS, STORES};
 use super::{BootRow, Change, Counters, Index, RunState, SnapRow, SnapState};
-use crate::model::{Failure, Hash8, Missed, Off, Outcome, Quality, Seq, Skipped, Slot, SnapshotId, Stamp, StoreId};
+use crate::model::{Failure, Hash8, Missed, Off, Outcome, Priority, Quality, Seq, Skipped, Slot, SnapshotId, Stamp, StoreId};
 use crate::protocol::{GapRange, Instant};
 use redb::{ReadableTable, StorageBackend, TableHandle};
 use std::{
@@ -217,7 +217,7 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
             source: "pattern".into(),
             flags: vec!["dark".into(); chance.below(2)],
             state: [SnapState::Acknowledged, SnapState::Ask, SnapState::Pending, SnapState::Pending][chance.below(4)],
-            commanded: chance.one_in(10),
+            priority: [Priority::Normal, Priority::Normal, Priority::High, Priority::Low][chance.below(4)],
         };
         change.snaps.push(((counters.ord, seq), row));
     }
@@ -406,7 +406,7 @@ mod ledger {
                 source: "pattern".into(),
                 flags: vec![],
                 state: SnapState::Pending,
-                commanded: false,
+                priority: Priority::Normal,
             };
             change.snaps.push(((1, seq), row));
         }

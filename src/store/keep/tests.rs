@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Reading;
-use crate::model::{CameraId, Grain, Hash8, Quality, SWEEP_MAX, Seq, Stamp, Tier};
+use crate::model::{CameraId, Grain, Hash8, Priority, Quality, SWEEP_MAX, Seq, Stamp, Tier};
 use crate::store::index::{Change, Counters, Index, Key, SnapRow, SnapState, Times, Totals};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +61,7 @@ impl World {
                 source: String::new(),
                 flags: vec![],
                 state: pic.state,
-                commanded: pic.age_ms % 7 == 0,
+                priority: if pic.age_ms % 7 == 0 { Priority::High } else { Priority::Low },
             };
             change.snaps.push((key, row));
             if pic.pinned {

@@ -39,7 +39,7 @@ fn archive(count: u64) -> (Index, Vec<(Key, SnapRow)>) {
             source: "pattern".into(),
             flags: vec![],
             state: SnapState::Pending,
-            commanded: false,
+            priority: Default::default(),
         };
         all.push(((7, seq), snap.clone()));
         change.snaps.push(((7, seq), snap));
