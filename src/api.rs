@@ -53,6 +53,9 @@ pub struct StatusAnswer {
     pub config: String,
     pub config_error: Option<String>,
     pub clock: Quality,
+    /// Half-width of the interval that holds the true time, where anything states one.
+    #[serde(default)]
+    pub uncertainty_ms: Option<u32>,
     pub wall_ms: i64,
     pub boottime_ms: u64,
     pub boot: Option<BootNo>,
@@ -280,6 +283,7 @@ async fn status(State(handle): State<Handle>) -> Json<StatusAnswer> {
         config: config.into(),
         config_error,
         clock: clock.quality,
+        uncertainty_ms: clock.uncertainty_ms,
         wall_ms: clock.wall_ms,
         boottime_ms: clock.boottime_ms,
         boot: store.as_ref().map(Store::boot),

@@ -414,6 +414,9 @@ pub struct Ack {
     /// The whole range that was asked about has been answered by the acks before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Ask>,
+    /// With `done`: the hub's wall clock when it answered, for boards without a better one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<i64>,
 }
 
 impl Ack {
@@ -430,6 +433,7 @@ impl Ack {
             rate: None,
             revs: Vec::new(),
             done: None,
+            time_ms: None,
         }
     }
 }
@@ -447,7 +451,8 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// After a rebuild: which of these do you have? Answered with acks.
+/// After a rebuild: which of these do you have? Answered with acks, the last of which repeats it as `done`. With `from` above `to` it asks for
+/// nothing but that answer, and the hub's time in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     pub v: u32,
@@ -524,7 +529,7 @@ pub struct Instant {
 pub struct HubPresence {
     pub v: u32,
     pub online: bool,
-    /// The hub's wall clock when it wrote this.
+    /// The hub's wall clock when it wrote this. For people: whoever reads it cannot know how old it is.
     #[serde(default)]
     pub time_ms: Option<i64>,
     /// Random per hub process: a worker that sees another's will re-asserts its own presence.

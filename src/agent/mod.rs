@@ -14,11 +14,11 @@ mod watchdog;
 pub use plans::next_slots;
 
 use crate::camera::{self, Camera, Offered, Permits, Settled, SnapAnswer, Surroundings};
-use crate::clock::{self, BootTimer, Clock, Deadline, Reading, StepWatch, SystemClock, awake_ms, boot_id};
+use crate::clock::{BootTimer, Clock, Deadline, StepWatch, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId};
-use crate::schedule::{Due, STEP_MS};
+use crate::schedule::Due;
 use crate::status::{ConfigOrigin, Status};
 use crate::store::{OpenError, Past, Place, Store};
 use crate::uplink;
@@ -76,8 +76,6 @@ pub struct Agent {
     timer: BootTimer,
     table: Timetable,
     steps: StepWatch,
-    /// The clock when it was looked at last.
-    clock_seen: Reading,
     /// An untrusted clock is looked at again by [`Timer::Clock`].
     clock_looks: bool,
     cameras: BTreeMap<CameraId, (Camera, bool)>,
@@ -118,12 +116,11 @@ impl Agent {
             store: None,
             store_out,
             status,
-            clock_seen: clock.read(),
+            steps: StepWatch::new(clock.clone())?,
             clock_looks: false,
             clock,
             timer: BootTimer::new()?,
             table: Timetable::default(),
-            steps: StepWatch::new()?,
             cameras: BTreeMap::new(),
             permits: Arc::new(Permits::for_this_board()),
             boot: 0,
@@ -168,7 +165,7 @@ impl Agent {
                     }
                     self.turn().await;
                 }
-                () = self.steps.stepped() => self.look_at_clock(),
+                () = self.steps.stepped() => self.look_at_clock(false),
                 Some(command) = self.commands.recv() => self.command(command),
                 Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
@@ -198,10 +195,7 @@ impl Agent {
                 Timer::OpenStore => {
                     let _ = self.open_store(false).await;
                 }
-                Timer::Clock => {
-                    self.clock_looks = false;
-                    self.look_at_clock();
-                }
+                Timer::Clock => self.look_at_clock(true),
                 Timer::Cameras => self.start_cameras(),
                 Timer::Watchdog => self.show_life(),
             }
@@ -244,17 +238,13 @@ impl Agent {
 
     /// Whatever goes by the clock is planned anew when it was set and as soon as it is trusted: a daily slot must not wait for the one that
     /// was planned by a wrong clock.
-    fn look_at_clock(&mut self) {
-        let now = self.clock.read();
-        let before = std::mem::replace(&mut self.clock_seen, now);
-        if let Some(words) = clock::in_words(&before, &now) {
-            tracing::info!("{words}");
-        }
+    fn look_at_clock(&mut self, by_timer: bool) {
+        let now = self.steps.look();
+        self.clock_looks &= !by_timer;
         if !now.quality.trusted() && !std::mem::replace(&mut self.clock_looks, true) {
             let _ = self.table.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
         }
-        let moved = before.offset_ms().abs_diff(now.offset_ms()) > STEP_MS;
-        if let Some(store) = self.store.as_ref().filter(|_| moved || before.quality != now.quality) {
+        if let Some(store) = self.store.as_ref().filter(|_| self.table.is_planned_by_another(&now)) {
             // What goes by age may have waited for this.
             store.configure(configure(&self.settings));
             self.table.clock_changed(store, &now);
@@ -335,9 +325,7 @@ impl Agent {
                 self.keep_configuration();
                 self.boot = past.boot;
                 self.last_trusted_ms = past.last_trusted_ms;
-                if let Some(boot) = past.boots.get(&past.boot) {
-                    SystemClock::recall(past.last_trusted_ms, boot.offset_ms, boot.quality, boot.last_ms);
-                }
+                SystemClock::recall(past.last_trusted_ms, past.boots.get(&past.boot).map(|b| (b.offset_ms, b.quality, b.last_ms)));
                 self.store = Some(store.clone());
                 self.account_for_the_past(&store, past, waited);
                 if let Err(e) = store.flush().await {
@@ -345,7 +333,7 @@ impl Agent {
                 }
                 self.start_cameras();
                 if !self.clock.read().quality.trusted() {
-                    self.look_at_clock();
+                    self.look_at_clock(false);
                 }
                 self.store_out.send_replace(Some(store));
                 Ok(())

@@ -6,7 +6,7 @@ use crate::camera::Offered;
 use crate::clock::Reading;
 use crate::config::settings;
 use crate::model::{BootNo, CameraId, Missed, Off, Outcome, ScheduleId, Slot};
-use crate::schedule::{Align, Due, Grid, Memory, Next, Planner};
+use crate::schedule::{Align, Due, Grid, Memory, Next, Planner, STEP_MS};
 use crate::store::{Past, Store, same_slot_ms};
 use crate::wheel::TimerId;
 use std::collections::BTreeMap;
@@ -29,22 +29,24 @@ pub struct Timetable {
     pub wheel: Box<Timers>,
     plans: BTreeMap<ScheduleId, Plan>,
     boot: BootNo,
+    /// The clock by which everything was planned last.
+    planned_by: Option<Reading>,
     /// Slots of earlier boots were counted by the clock that is trusted now.
-    counted_by_ms: Option<i64>,
+    counted: bool,
     /// Next slots that were set or taken back: for the cameras.
     news: Vec<(CameraId, ScheduleId, Option<u64>)>,
 }
 
 impl Default for Timetable {
     fn default() -> Self {
-        Self { wheel: Timers::boxed(), plans: BTreeMap::new(), boot: 0, counted_by_ms: None, news: Vec::new() }
+        Self { wheel: Timers::boxed(), plans: BTreeMap::new(), boot: 0, planned_by: None, counted: false, news: Vec::new() }
     }
 }
 
 impl Timetable {
     /// Gives every slot between the last settled one and now its outcome, then plans.
     pub fn begin(&mut self, account: &Account, schedules: &[settings::Schedule], past: Past) {
-        (self.boot, self.counted_by_ms) = (past.boot, account.now.quality.trusted().then(|| account.now.offset_ms()));
+        (self.boot, self.counted, self.planned_by) = (past.boot, account.now.quality.trusted(), Some(account.now));
         let mut memories = past.cursors;
         for settings in schedules.iter().filter(|s| s.enabled) {
             let memory = memories.remove(&settings.id).and_then(|bytes| Memory::from_bytes(&bytes));
@@ -139,7 +141,7 @@ impl Timetable {
     /// The clock was set, or gained trust: all that goes by it is planned anew.
     pub fn clock_changed(&mut self, store: &Store, now: &Reading) {
         let schedules: Vec<_> = self.plans.keys().cloned().collect();
-        let first_trust = now.quality.trusted() && self.counted_by_ms.is_none();
+        let first_trust = now.quality.trusted() && !self.counted;
         for schedule in &schedules {
             self.plan(store, schedule, now);
             if let (true, Some(plan)) = (first_trust, self.plans.get(schedule)) {
@@ -147,9 +149,12 @@ impl Timetable {
                 count_off(store, schedule, &plan.settings.rule, self.boot, now, served);
             }
         }
-        if first_trust {
-            self.counted_by_ms = Some(now.offset_ms());
-        }
+        (self.planned_by, self.counted) = (Some(*now), self.counted || first_trust);
+    }
+
+    /// Whether the clock was set since, or is believed more or less.
+    pub fn is_planned_by_another(&self, now: &Reading) -> bool {
+        self.planned_by.is_some_and(|then| then.quality != now.quality || then.offset_ms().abs_diff(now.offset_ms()) > STEP_MS)
     }
 
     /// When the schedules of a camera are due next.

@@ -3,7 +3,7 @@
 use super::trouble::Trouble;
 use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, StatusAnswer};
 use crate::capture::v4l2::list;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, within};
 use crate::model::{Outcome, Stamp};
 use crate::protocol::{Disk, DiskWritten, Flash, Punctuality, UNKNOWN, Written, WrittenFor, share};
 use crate::store::{DayRow, Erasure, SnapState, grouped, life_in_words};
@@ -124,9 +124,10 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
     let quality = serde_json::to_string(&s.clock).unwrap_or_default();
     let _ = writeln!(
         out,
-        "clock    {} ({}{})",
+        "clock    {} ({}{}{})",
         local(s.wall_ms),
         quality.trim_matches('"'),
+        within(s.uncertainty_ms),
         if s.clock.trusted() { "" } else { ": not trusted" }
     );
     match &s.fault {

@@ -96,8 +96,7 @@ fn due_in_words(due: &[Due], clock: Quality, zone: &Zone) -> String {
     let mistrust = match clock {
         clock if clock.trusted() => "",
         Quality::Unset => "clock not trusted (unset): ",
-        Quality::Saved => "clock not trusted (saved from the last shutdown): ",
-        _ => "clock not trusted (clock chip): ",
+        _ => "clock not trusted (saved from the last shutdown): ",
     };
     if each.is_empty() { format!("{mistrust}not due") } else { format!("{mistrust}next: {}", each.join(", ")) }
 }

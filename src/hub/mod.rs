@@ -26,7 +26,8 @@ pub use intake::Report;
 pub use link::Target;
 pub use objects::StorageFault;
 
-use crate::model::{HUB_QUEUE_MAX, Session};
+use crate::clock::{Clock, SystemClock};
+use crate::model::{HUB_QUEUE_MAX, Quality, Session};
 use crate::protocol::{AFTER_PROPERTY, HUB_TOPIC, HubPresence, Topic};
 use crate::secret::Secret;
 use accounts::{Accounts, HUB_USER};
@@ -41,7 +42,7 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-/// The retained presence carries the time, for boards without a clock of their own.
+/// How often the retained presence is said anew.
 const PRESENCE_PERIOD: Duration = Duration::from_secs(60);
 /// How long each part of an ordered stop may take.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -171,7 +172,9 @@ impl Hub {
             }
         }
         let acks = self.intake.take(messages).await?;
-        for (node, ack) in acks {
+        for (node, mut ack) in acks {
+            // As late as can be: whoever asked takes it for the time between its question and this answer.
+            ack.time_ms = ack.done.and_then(|_| time_ms());
             let Ok(payload) = serde_json::to_vec(&ack) else { continue };
             if let Some(client) = client.as_ref() {
                 // A lost ack does no harm: the node sends again, and is told again.
@@ -214,6 +217,12 @@ impl Hub {
             broker.stop(STOP_MAX).await;
         }
     }
+}
+
+/// What the hub tells its nodes; nothing, if nobody ever set this machine's clock.
+fn time_ms() -> Option<i64> {
+    let now = SystemClock.read();
+    (now.quality > Quality::Unset).then_some(now.wall_ms)
 }
 
 fn message(publish: &Publish) -> Message {

@@ -338,7 +338,7 @@ fn explain_io(place: &str, error: &io::Error) -> LinkError {
     }
 }
 
-fn explain_tls(place: &str, error: &rustls::Error) -> LinkError {
+pub fn explain_tls(place: &str, error: &rustls::Error) -> LinkError {
     use rustls::{AlertDescription as Alert, CertificateError as Cert, Error as Tls};
     let said = |code, text: &str| LinkError::new(code, format!("{place}: {text}"));
     match error {

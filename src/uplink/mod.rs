@@ -1,8 +1,8 @@
 //! The agent's side of the hub contract: one task, one MQTT v5 connection, the store as its queue.
 //!
-//! `context` is what comes in, `link` the connection, `tls` the certificates, `words` the small messages, `jobs` the work
-//! with the store, `retold` what the hub is told again, `waits` how long to wait, `session` the life of one connection; what goes out next
-//! is decided by [`crate::outbox`]. Here is the
+//! `context` is what comes in, `link` the connection, `tls` the certificates, `time` what the connection knows of the time, `words` the
+//! small messages, `jobs` the work with the store, `retold` what the hub is told again, `waits` how long to wait, `session` the life of one
+//! connection; what goes out next is decided by [`crate::outbox`]. Here is the
 //! life above connections: connect, wait, connect again.
 //!
 //! Waits before attempts are random (`waits`), so that a fleet does not call in chorus. A lasting fault is logged when it starts,
@@ -13,6 +13,7 @@ mod jobs;
 mod link;
 mod retold;
 mod session;
+mod time;
 mod tls;
 mod waits;
 mod words;
@@ -25,6 +26,7 @@ use crate::store::random_u64;
 use link::{Link, LinkError, Opening};
 use session::{End, Memory, stopped};
 use std::{sync::OnceLock, time::Duration};
+use time::Time;
 use tokio::sync::watch;
 use waits::{backoff_ms, first_wait_ms};
 
@@ -54,8 +56,8 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
         };
         let error = match connected {
             Err(error) => error,
-            Ok((link, granted, session)) => {
-                let session = session::Life::new(&context, &mut memory, link, granted, session);
+            Ok((link, granted, session, time)) => {
+                let session = session::Life::new(&context, &mut memory, link, granted, session, time);
                 match session.run(&mut shutdown, &mut trouble).await {
                     End::Stopped(link) => {
                         let _ = tokio::time::timeout(STOP_TIMEOUT, link.goodbye()).await;
@@ -91,14 +93,16 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
     });
 }
 
-async fn connect(context: &Context) -> Result<(Link, link::Granted, Session), LinkError> {
+async fn connect(context: &Context) -> Result<(Link, link::Granted, Session, Time), LinkError> {
     let session = Session(random_u64());
-    let tls = match &context.hub.tls {
-        None => None,
+    let (tls, certificate) = match &context.hub.tls {
+        None => (None, None),
         Some(files) => {
             let judged_at = tls::JudgedAt::from_clock(context.clock.read(), context.last_trusted_ms);
-            context.status.edit(|now| now.uplink.tls_clock = Some(judged_at.word().into()));
-            Some(tls::client_config(files, judged_at).map_err(|e| LinkError::new("tls_files", e.to_string()))?)
+            let made = tls::client_config(files, judged_at).map_err(|e| LinkError::new("tls_files", e.to_string()))?;
+            // Until it was accepted, and its date looked at.
+            context.status.edit(|now| now.uplink.tls_clock = Some(tls::UNCHECKED.into()));
+            (Some(made.0), Some(made.1))
         }
     };
     let opening = Opening {
@@ -108,7 +112,7 @@ async fn connect(context: &Context) -> Result<(Link, link::Granted, Session), Li
         tls,
     };
     let (link, granted) = Link::open(&context.hub, opening, context.clock.clone()).await?;
-    Ok((link, granted, session))
+    Ok((link, granted, session, Time::new(certificate)))
 }
 
 /// The same for all connections of this process: the broker ends a connection it has not yet noticed to be dead. Two boards

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::jobs::{Done, Jobs};
 use super::link::{CONNECT_TIMEOUT, Granted, Heard, Link, LinkError};
 use super::retold::Retold;
+use super::time::Time;
 use super::words::{self, Words};
 use crate::config::settings::Hub;
 use crate::model::{CHUNK_BYTES, Hash8, OUTBOX_CANDIDATES_MAX, Session, SnapshotId, StoreId};
@@ -77,6 +78,7 @@ pub struct Life<'a> {
     pictures: BTreeMap<SnapshotId, Bytes>,
     jobs: Jobs,
     words: Words,
+    time: Time,
     sent: u64,
     sent_bytes: u64,
     counted_ms: u64,
@@ -85,7 +87,7 @@ pub struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    pub fn new(context: &'a Context, memory: &'a mut Memory, link: Link, granted: Granted, session: Session) -> Self {
+    pub fn new(context: &'a Context, memory: &'a mut Memory, link: Link, granted: Granted, session: Session, time: Time) -> Self {
         Self {
             context,
             memory,
@@ -99,6 +101,7 @@ impl<'a> Life<'a> {
             pictures: BTreeMap::new(),
             jobs: Jobs::default(),
             words: Words::default(),
+            time,
             sent: 0,
             sent_bytes: 0,
             counted_ms: 0,
@@ -245,6 +248,7 @@ impl<'a> Life<'a> {
     /// Sends what may go now: small messages first, then reasons, then pictures. Returns when to look again.
     fn send(&mut self) -> Result<Option<u64>, LinkError> {
         let now_ms = self.now_ms();
+        self.time.look(self.context, &mut self.words)?;
         self.words.repeat(self.context, now_ms);
         while self.memory.outbox.has_room()
             && let Some((what, topic, payload)) = self.words.next(self.context, self.session, self.store.as_ref(), self.fault.as_deref())
@@ -253,6 +257,12 @@ impl<'a> Life<'a> {
             self.publish(token, Sent { what, picture: None, bytes: 0 }, topic, true, payload.into(), PublishProperties::default())?;
         }
         let mut wake_ms = Some(self.words.repeat_ms());
+        if self.memory.outbox.hub_present() && self.memory.outbox.has_room() {
+            if let Some(ask) = self.time.ask(self.context, self.store.as_ref().map(Store::id), now_ms) {
+                self.send_question("question of the time", ask)?;
+            }
+            wake_ms = wake_ms.min(Some(self.time.wake_ms(now_ms)));
+        }
         if self.store.is_some() {
             match self.send_from_store(now_ms) {
                 Ok(at) => {
@@ -339,10 +349,13 @@ impl<'a> Life<'a> {
         };
         let ask = Ask { v: VERSION, store, from, to };
         self.memory.asks.sending(ask, now_ms);
-        let token = self.memory.outbox.small(now_ms);
+        Ok(self.send_question("question", ask)?)
+    }
+
+    fn send_question(&mut self, what: &'static str, ask: Ask) -> Result<(), LinkError> {
+        let token = self.memory.outbox.small(self.now_ms());
         let topic = Topic::Ask.of(&self.context.node);
-        let sent = Sent { what: "question", picture: None, bytes: 0 };
-        Ok(self.publish(token, sent, topic, false, words::json(&ask).into(), PublishProperties::default())?)
+        self.publish(token, Sent { what, picture: None, bytes: 0 }, topic, false, words::json(&ask).into(), PublishProperties::default())
     }
 
     fn send_pictures(&mut self, now_ms: u64) -> Result<Option<u64>, Trouble> {
@@ -478,8 +491,10 @@ impl<'a> Life<'a> {
     fn receive(&mut self, topic: &str, payload: &[u8], retained: bool) {
         if topic == HUB_TOPIC {
             // A cleared topic is an absent hub.
-            let online = serde_json::from_slice::<HubPresence>(payload).is_ok_and(|presence| presence.online);
+            let presence = serde_json::from_slice::<HubPresence>(payload).ok();
+            let online = presence.is_some_and(|presence| presence.online);
             let now_ms = self.now_ms();
+            Time::believe_falsely(self.context, presence.and_then(|presence| presence.time_ms), now_ms);
             self.memory.outbox.hub(online, now_ms);
             self.forget_unneeded();
             self.context.status.edit(|now| now.uplink.state = if online { "online" } else { "waiting" }.into());
@@ -520,6 +535,7 @@ impl<'a> Life<'a> {
 
     fn take_ack(&mut self, ack: Ack) {
         let now_ms = self.now_ms();
+        self.time.answered(self.context, &ack, now_ms);
         let Some(store) = self.store.clone() else { return };
         for (seq, hash8) in &ack.have {
             self.memory.outbox.have(SnapshotId { store: ack.store, seq: *seq }, *hash8, now_ms);

@@ -3,13 +3,18 @@
 //! A board without a clock chip wakes up in the past: every valid certificate looks "not yet valid", and a strict check would
 //! keep it off the hub until somebody sets its clock. The rule: t = max(wall clock, build date, last trusted time on record).
 //! Not yet valid at t: judged again at the certificate's own beginning (no attacker gains by a certificate that *will* be
-//! valid and is signed by an authority we believe). Expired at t: refused, since true time is t or later. With a trusted
-//! clock the ordinary rule holds. Chain, name and signatures are checked in full always.
+//! valid and is signed by an authority we believe). Expired at t: refused, since true time is t or later. With a clock that is
+//! synchronised the ordinary rule holds; a clock chip and the hub's own time may be wrong, and then must not keep the board off the
+//! hub that would put it right. Chain, name and signatures are checked in full always.
+//!
+//! What was accepted can be judged again on the same connection ([`Certificate`]): as soon as the clock is trusted, and before the hub's
+//! time is.
 //!
 //! Files are read anew at each connect: a renewed certificate needs no restart.
 
 use crate::clock::{BUILD_UNIX_S, Reading};
 use crate::config::settings::Tls;
+use crate::model::Quality;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -17,8 +22,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::path::{Path, PathBuf};
-use std::{sync::Arc, time::Duration};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+/// The words for status and info: whether the hub's certificate is known to be valid by a trusted clock.
+pub const CHECKED: &str = "checked";
+pub const UNCHECKED: &str = "unchecked";
 /// The system's authorities on Debian, Ubuntu, Alpine and Yocto; used without `ca_file`.
 pub const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Certificates of one chain that may each be not yet valid.
@@ -53,33 +62,54 @@ impl JudgedAt {
     /// `last_trusted_ms` is the latest time on record that came from a trusted clock.
     pub fn from_clock(reading: Reading, last_trusted_ms: i64) -> Self {
         let wall_s = reading.wall_ms.div_euclid(1000);
-        let exact = reading.quality.trusted();
-        let floor = if exact { wall_s } else { wall_s.max(BUILD_UNIX_S).max(last_trusted_ms.div_euclid(1000)) };
-        Self { unix_s: u64::try_from(floor).unwrap_or(0), exact }
+        let recorded_s = last_trusted_ms.div_euclid(1000);
+        let floor = if reading.quality.trusted() { wall_s } else { wall_s.max(BUILD_UNIX_S).max(recorded_s) };
+        Self { unix_s: u64::try_from(floor).unwrap_or(0), exact: reading.quality == Quality::Ntp }
     }
+}
 
-    /// The word for status and info.
-    pub fn word(self) -> &'static str {
-        if self.exact { "checked" } else { "unchecked" }
+/// The server's certificate, once the connection stands.
+pub struct Certificate {
+    authorities: Arc<WebPkiServerVerifier>,
+    accepted: Arc<OnceLock<Chain>>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    end_entity: CertificateDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
+    name: ServerName<'static>,
+}
+
+impl Certificate {
+    /// Whether it is valid at an instant of the wall clock, without any leniency.
+    /// # Errors
+    /// Why it is not.
+    pub fn valid_at(&self, wall_ms: i64) -> Result<(), Error> {
+        let Some(Chain { end_entity, intermediates, name }) = self.accepted.get() else { return Ok(()) };
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(wall_ms).unwrap_or(0)));
+        self.authorities.verify_server_cert(end_entity, intermediates, name, &[], at).map(|_| ())
     }
 }
 
 /// Reads the files and builds the client side of TLS.
-pub fn client_config(tls: &Tls, judged_at: JudgedAt) -> Result<ClientConfig, TlsError> {
+pub fn client_config(tls: &Tls, judged_at: JudgedAt) -> Result<(ClientConfig, Certificate), TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Verifier::new(authorities(tls.ca_file.as_deref())?, judged_at, provider.clone())?);
+    let certificate = Certificate { authorities: verifier.inner.clone(), accepted: verifier.accepted.clone() };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError::Build(e.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let Some((cert_file, key_file)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
+    let Some((cert_file, key_file)) = &tls.client else { return Ok((builder.with_no_client_auth(), certificate)) };
     let chain = certificates("client certificate", cert_file)?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate { path: cert_file.clone() });
     }
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| unreadable("client key", key_file, e))?;
-    builder.with_client_auth_cert(chain, key).map_err(|e| TlsError::Client { path: cert_file.clone(), cause: e.to_string() })
+    let config = builder.with_client_auth_cert(chain, key);
+    Ok((config.map_err(|e| TlsError::Client { path: cert_file.clone(), cause: e.to_string() })?, certificate))
 }
 
 fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
@@ -116,13 +146,14 @@ fn unreadable(kind: &'static str, path: &Path, cause: rustls::pki_types::pem::Er
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
     judged_at: JudgedAt,
+    accepted: Arc<OnceLock<Chain>>,
 }
 
 impl Verifier {
     fn new(roots: RootCertStore, judged_at: JudgedAt, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let inner =
             WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().map_err(|e| TlsError::Build(e.to_string()))?;
-        Ok(Self { inner, judged_at })
+        Ok(Self { inner, judged_at, accepted: Arc::default() })
     }
 }
 
@@ -144,7 +175,15 @@ impl ServerCertVerifier for Verifier {
                 {
                     at = not_before;
                 }
-                verdict => return verdict,
+                Ok(verified) => {
+                    let _ = self.accepted.set(Chain {
+                        end_entity: end_entity.clone().into_owned(),
+                        intermediates: intermediates.iter().map(|one| one.clone().into_owned()).collect(),
+                        name: name.to_owned(),
+                    });
+                    return Ok(verified);
+                }
+                refused => return refused,
             }
         }
         Err(Error::InvalidCertificate(CertificateError::NotValidYet))
@@ -176,7 +215,6 @@ impl ServerCertVerifier for Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Quality;
     use std::process::Command;
 
     const DAY_S: i64 = 86_400;
@@ -240,18 +278,34 @@ mod tests {
     }
 
     #[test]
-    fn a_board_in_1970_believes_a_good_certificate_and_says_that_it_did_not_check_the_date() {
+    fn a_board_in_1970_believes_a_good_certificate_and_a_synchronised_one_looks_at_the_date() {
         let pki = Pki::new("future", 10, 400);
         let in_1970 = clock(-20_000, Quality::Unset, -30_000);
-        assert_eq!(in_1970.word(), "unchecked");
         assert_eq!(pki.verdict(&pki, "hub.test", in_1970), Ok(()));
-        let trusted = clock(0, Quality::Ntp, 0);
-        assert_eq!(trusted.word(), "checked");
         assert!(matches!(
-            pki.verdict(&pki, "hub.test", trusted),
+            pki.verdict(&pki, "hub.test", clock(0, Quality::Ntp, 0)),
             Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { .. }))
         ));
         assert_eq!(pki.verdict(&pki, "hub.test", clock(20, Quality::Ntp, 0)), Ok(()));
+        for quality in [Quality::Rtc, Quality::Hub] {
+            assert_eq!(pki.verdict(&pki, "hub.test", clock(0, quality, 0)), Ok(()), "a wrong {quality:?} keeps no board off its hub");
+            assert!(pki.verdict(&pki, "hub.test", clock(401, quality, 0)).is_err(), "expired is expired");
+        }
+    }
+
+    #[test]
+    fn what_was_accepted_without_a_clock_can_be_judged_again_with_one() {
+        let pki = Pki::new("again", 10, 400);
+        let roots = authorities(Some(&pki.dir.join("ca.pem"))).unwrap();
+        let in_1970 = clock(-20_000, Quality::Unset, -30_000);
+        let verifier = Verifier::new(roots, in_1970, Arc::new(ring::default_provider())).unwrap();
+        let certificate = Certificate { authorities: verifier.inner.clone(), accepted: verifier.accepted.clone() };
+        let leaf = &certificates("certificate", &pki.dir.join("leaf.pem")).unwrap()[0];
+        let name = ServerName::try_from("hub.test").unwrap();
+        verifier.verify_server_cert(leaf, &[], &name, &[], UnixTime::since_unix_epoch(Duration::ZERO)).unwrap();
+        let day = |day: i64| certificate.valid_at((BUILD_UNIX_S + day * DAY_S) * 1000);
+        assert!(day(9).is_err() && day(11).is_ok() && day(399).is_ok() && day(401).is_err());
+        assert!(certificate.valid_at(-1).is_err() && certificate.valid_at(i64::MAX).is_err());
     }
 
     #[test]
@@ -286,7 +340,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let tls = Tls { ca_file: Some("/nonexistent/ca.pem".into()), client: None };
-        let error = client_config(&tls, clock(0, Quality::Ntp, 0)).unwrap_err().to_string();
+        let error = client_config(&tls, clock(0, Quality::Ntp, 0)).err().unwrap().to_string();
         assert_eq!(error, "cannot read authority file /nonexistent/ca.pem: No such file or directory (os error 2)");
     }
 }
