@@ -61,6 +61,38 @@ fn ten_thousand_nodes_with_one_configuration_fill_each_period_evenly() {
     }
 }
 
+/// By how much the first slots of a daily time are later than that time, on three days.
+fn jitters(node: &str, more: &str) -> Vec<u64> {
+    let text = format!(
+        "[node]\nid = \"{node}\"\n[cameras.gate]\nsource = \"pattern:\"\n\
+         [schedules.morning]\ncamera = \"gate\"\nat = [\"06:00\"]\nzone = \"UTC\"\n{more}"
+    );
+    let (settings, _) = parse(&text, node).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let now = Reading { boottime_ms: 100_000, wall_ms: WALL_MS, quality: Quality::Ntp, uncertainty_ms: None };
+    let six = |plan_ms: i64| (plan_ms - 6 * 3_600_000).rem_euclid(86_400_000) as u64;
+    next_slots(&settings.schedules[0], &now).into_iter().map(|slot| six(slot.plan_ms.unwrap())).collect()
+}
+
+/// A time of day has no phase: on request it is put off by a part of `jitter`, another one for each node and each day.
+#[test]
+fn a_time_of_day_with_jitter_is_another_one_on_each_node_and_each_day() {
+    const JITTER_MS: u64 = 600_000;
+    let fleet: Vec<Vec<u64>> = (1..=NODES).map(|number| jitters(&node(number), "jitter = \"10m\"\n")).collect();
+    assert!(fleet.iter().flatten().all(|late_ms| *late_ms <= JITTER_MS));
+    let part = |late_ms: u64, parts: u64| (late_ms * parts / JITTER_MS).min(parts - 1);
+    for day in 0..3 {
+        let found = chi_square(fleet.iter().map(|days| part(days[day], PARTS)));
+        println!("06:00 with 10 min of jitter, day {day}: chi-square of {NODES} nodes over {PARTS} parts {found:.1}, critical {CRITICAL}");
+        assert!(found < CRITICAL);
+    }
+    let found = chi_square(fleet.iter().map(|days| part(days[0], 10) * 10 + part(days[1], 10)));
+    println!("one day against the next: chi-square {found:.1}, critical {CRITICAL}");
+    assert!(found < CRITICAL);
+    let found = chi_square((1..=NODES / 10).map(|number| part(jitters(&node(number), "")[0], PARTS)));
+    println!("control, without jitter: chi-square {found:.1}");
+    assert!(found > CRITICAL);
+}
+
 #[test]
 fn nodes_that_all_take_the_first_second_are_found_out() {
     let fleet = (1..=NODES / 10).map(|number| phases(&node(number), "phase = \"0s\"\n")[1]);
