@@ -93,7 +93,7 @@ fn report(kind: &str, rules: &[Rule]) {
             let mut next = due;
             for _ in 0..SLOTS {
                 let Some(due) = next else { break };
-                assert!(planner.fired(due), "a slot that was handed out is not known");
+                assert!(planner.fired(due, due.due_ms), "a slot that was handed out is not known");
                 fired += 1;
                 next = planner.next(&reading(due.due_ms, offset_ms)).due;
             }
