@@ -123,6 +123,10 @@ pub fn count_off(store: &Store, schedule: &ScheduleId, rule: &Rule, boot: BootNo
 
 /// Slots between two UTC instants, without one that gets its picture yet.
 fn lost_between(rule: &Rule, after_ms: i64, before_ms: i64, served: Option<i64>) -> Option<u64> {
+    if after_ms > before_ms {
+        // One of the two clocks was wrong: nobody can count.
+        return None;
+    }
     let among = served.is_some_and(|plan| after_ms < plan && plan < before_ms);
     Planner::count_between_plans(rule, after_ms, before_ms).map(|count| count.saturating_sub(among.into()))
 }

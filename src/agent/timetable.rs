@@ -144,6 +144,8 @@ impl Timetable {
         let first_trust = now.quality.trusted() && !self.counted;
         for schedule in &schedules {
             self.plan(store, schedule, now);
+            // A power cut must not find a memory of the clock that was.
+            self.keep(store, schedule);
             if let (true, Some(plan)) = (first_trust, self.plans.get(schedule)) {
                 let served = plan.planner.pending().filter(|due| due.due_ms <= now.boottime_ms).and_then(|due| due.plan_ms);
                 count_off(store, schedule, &plan.settings.rule, self.boot, now, served);
