@@ -347,3 +347,6 @@ pub(super) fn warn_of_copies(schedules: &[(usize, &Schedule)], report: &mut Repo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
