@@ -15,8 +15,7 @@ use super::{
 };
 use crate::model::{BURST_GAP_MS, BURST_MAX, CameraId, GRACE_DEFAULT_MS, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS, Priority, ScheduleId};
 use crate::schedule::{
-    Align, Bound, Calendar, DAY_MS, Dates, During, Event, Grid, Misfire, Moment, Place, Rule, When, Window, Zone, default_phase_ms,
-    own_number,
+    Align, Bound, Calendar, DAY_MS, Dates, During, Grid, Misfire, Moment, Place, Rule, When, Window, Zone, default_phase_ms, own_number,
 };
 
 pub(super) const KEYS: [&str; 17] = [
@@ -44,8 +43,8 @@ pub(super) struct Around<'a> {
 
 /// Zone and coordinates of `[node]`, and whether coordinates were refused.
 pub(super) fn home(node: Option<&Section>, system: Option<&str>, zones: &mut Zones, report: &mut Report) -> (Home, bool) {
-    let mut from_system = || Some(zones.get(system?).ok()?);
-    let mut home = match from_system() {
+    let from_system = system.and_then(|name| zones.get(name).ok());
+    let mut home = match from_system {
         Some(zone) => Home { zone, zone_from: ZoneFrom::System, place: None },
         None => Home { zone: Zone::utc(), zone_from: ZoneFrom::Unknown, place: None },
     };
@@ -161,34 +160,27 @@ fn calendar(section: &Section, kind: &str, zone: Option<&Zone>, around: &Around,
     let moments = match kind {
         "at" => section.each_parsed("at", TIMES, report, moments::moment),
         _ => section.each_parsed("cron", "five fields such as \"0 6 * * mon-fri\", or a list of them", report, |text| {
-            let cron = moments::cron(text)?;
-            let alone = Calendar::new(vec![Moment::Cron(cron.clone())], Zone::utc(), None);
-            alone.next_after(JUDGED_FROM_MS).map(|_| Moment::Cron(cron)).ok_or_else(|| never_comes(text))
+            let cron = Moment::Cron(moments::cron(text)?);
+            if cron.next_after(JUDGED_FROM_MS, &Zone::utc(), None).is_none() {
+                return Err(never_comes(text));
+            }
+            Ok(cron)
         }),
     }?;
-    let sun = |moment: &Moment| matches!(moment, Moment::Sun(event, _) if needs_coordinates(*event));
     if moments.iter().any(|moment| matches!(moment, Moment::Sun(..))) && place.is_none() {
         return no_coordinates(section, kind, around, report);
     }
-    let calendar = Calendar::new(moments, zone?.clone(), place);
-    for moment in calendar.moments().iter().filter(|moment| sun(moment)) {
-        let alone = Calendar::new(vec![moment.clone()], Zone::utc(), place);
-        if alone.next_after(JUDGED_FROM_MS).is_none() {
-            let name = if let Moment::Sun(event, later_ms) = moment { moments::in_words(*event, *later_ms) } else { String::new() };
-            section.error(
-                kind,
-                format!("\"{name}\" does not happen at this place in any year; delete it, or look at latitude and longitude in [node]"),
-                report,
-            );
+    for moment in &moments {
+        if let Moment::Sun(event, later_ms) = moment
+            && moment.next_after(JUDGED_FROM_MS, &Zone::utc(), place).is_none()
+        {
+            let name = moments::in_words(*event, *later_ms);
+            let advice = "delete it, or look at latitude and longitude in [node]";
+            section.error(kind, format!("\"{name}\" does not happen at this place within a year; {advice}"), report);
             return None;
         }
     }
-    Some(calendar)
-}
-
-/// Noon and midnight come everywhere each day.
-fn needs_coordinates(event: Event) -> bool {
-    !matches!(event, Event::Noon | Event::Midnight)
+    Some(Calendar::new(moments, zone?.clone(), place))
 }
 
 fn no_coordinates<T>(section: &Section, key: &str, around: &Around, report: &mut Report) -> Option<T> {
@@ -351,3 +343,6 @@ pub(super) fn warn_of_copies(schedules: &[(usize, &Schedule)], report: &mut Repo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

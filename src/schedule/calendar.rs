@@ -44,20 +44,13 @@ pub struct Calendar {
 impl Calendar {
     /// Events of the sun without a `place` never happen.
     pub fn new(moments: Vec<Moment>, zone: Zone, place: Option<Place>) -> Self {
-        let mut calendar = Self { moments, zone, place, shortest_ms: u64::MAX };
-        let mut at = calendar.next_after(SHORTEST_FROM_MS);
-        for _ in 0..SHORTEST_STEPS {
-            let Some(last) = at.filter(|at| at - SHORTEST_FROM_MS < SHORTEST_SPAN_MS) else { break };
-            at = calendar.next_after(last);
-            calendar.shortest_ms = calendar.shortest_ms.min(at.map_or(u64::MAX, |at| at.abs_diff(last)));
-        }
-        calendar
+        let shortest_ms = shortest_ms(&moments, &zone, place);
+        Self { moments, zone, place, shortest_ms }
     }
 
     /// The first instant after `wall_ms` (both UTC milliseconds); `None` if there is none in the coming years.
     pub fn next_after(&self, wall_ms: i64) -> Option<i64> {
-        let next = || self.moments.iter().filter_map(|moment| self.next_of(moment, wall_ms)).min();
-        within_reach(wall_ms).then(next).flatten()
+        self.moments.iter().filter_map(|moment| moment.next_after(wall_ms, &self.zone, self.place)).min()
     }
 
     /// The shortest distance of two neighbouring instants, as far as a year tells.
@@ -74,21 +67,42 @@ impl Calendar {
     pub fn place(&self) -> Option<Place> {
         self.place
     }
+}
 
-    fn next_of(&self, moment: &Moment, wall_ms: i64) -> Option<i64> {
+/// As [`Calendar::shortest_ms`]; `u64::MAX` where there are no two.
+fn shortest_ms(moments: &[Moment], zone: &Zone, place: Option<Place>) -> u64 {
+    let mut next: Vec<Option<i64>> = moments.iter().map(|moment| moment.next_after(SHORTEST_FROM_MS, zone, place)).collect();
+    let (mut shortest, mut last) = (u64::MAX, None::<i64>);
+    for _ in 0..SHORTEST_STEPS {
+        let Some(at) = next.iter().flatten().min().copied().filter(|at| at - SHORTEST_FROM_MS < SHORTEST_SPAN_MS) else { break };
+        shortest = shortest.min(last.map_or(u64::MAX, |last| at.abs_diff(last)));
+        for (moment, next) in moments.iter().zip(&mut next).filter(|(_, next)| **next == Some(at)) {
+            *next = moment.next_after(at, zone, place);
+        }
+        last = Some(at);
+    }
+    shortest
+}
+
+impl Moment {
+    /// The first instant of this kind after `wall_ms` (both UTC milliseconds); `None` if there is none in the coming years.
+    pub fn next_after(&self, wall_ms: i64, zone: &Zone, place: Option<Place>) -> Option<i64> {
+        if !within_reach(wall_ms) {
+            return None;
+        }
         let utc_s = wall_ms.div_euclid(1_000);
-        match moment {
-            Moment::Time(second) => {
-                let today = self.zone.local_s(utc_s).div_euclid(DAY_S);
-                let at = |day: i64| self.zone.instant_s(day * DAY_S + i64::from(*second));
+        match self {
+            Self::Time(second) => {
+                let today = zone.local_s(utc_s).div_euclid(DAY_S);
+                let at = |day: i64| zone.instant_s(day * DAY_S + i64::from(*second));
                 (today..today + DAYS_AHEAD).map(at).find(|at| *at > utc_s).map(|at| at * 1_000)
             }
-            Moment::Cron(cron) if cron.elapsed => self.next_elapsed(cron, utc_s).map(|at| at * 1_000),
-            Moment::Cron(cron) => {
-                let mut local_s = self.zone.local_s(utc_s) + 1;
+            Self::Cron(cron) if cron.elapsed => next_elapsed(cron, utc_s, zone).map(|at| at * 1_000),
+            Self::Cron(cron) => {
+                let mut local_s = zone.local_s(utc_s) + 1;
                 for _ in 0..DAYS_AHEAD * 1_440 {
                     local_s = cron.at_or_after(local_s)?;
-                    let at = self.zone.instant_s(local_s);
+                    let at = zone.instant_s(local_s);
                     if at > utc_s {
                         return Some(at * 1_000);
                     }
@@ -96,8 +110,8 @@ impl Calendar {
                 }
                 None
             }
-            Moment::Sun(event, later_ms) => {
-                let place = self.place?;
+            Self::Sun(event, later_ms) => {
+                let place = place?;
                 let event_after_ms = wall_ms - later_ms;
                 // Any event of a day lies within twelve hours of its noon.
                 let noon_after_s = event_after_ms.div_euclid(1_000) - DAY_S / 2 - SUN_OFF_S;
@@ -110,18 +124,18 @@ impl Calendar {
             }
         }
     }
+}
 
-    /// Within one stretch of unchanged clocks after the other.
-    fn next_elapsed(&self, cron: &Cron, utc_s: i64) -> Option<i64> {
-        let (mut from_s, mut span) = (utc_s + 1, self.zone.span(utc_s + 1));
-        loop {
-            let at = cron.at_or_after(from_s + span.offset_s)? - span.offset_s;
-            if at < span.to_s {
-                return Some(at);
-            }
-            from_s = span.to_s;
-            span = self.zone.span(from_s);
+/// Within one stretch of unchanged clocks after the other.
+fn next_elapsed(cron: &Cron, utc_s: i64, zone: &Zone) -> Option<i64> {
+    let (mut from_s, mut span) = (utc_s + 1, zone.span(utc_s + 1));
+    loop {
+        let at = cron.at_or_after(from_s + span.offset_s)? - span.offset_s;
+        if at < span.to_s {
+            return Some(at);
         }
+        from_s = span.to_s;
+        span = zone.span(from_s);
     }
 }
 

@@ -76,6 +76,7 @@ enum Event {
 }
 
 struct Taken {
+    boot: BootNo,
     true_ms: i64,
     plan_ms: Option<i64>,
     /// The clock said the truth.
@@ -220,7 +221,7 @@ impl World {
     fn serve(&mut self, store: &Store, camera: CameraId, slot: Slot) {
         let key = (slot.schedule.clone(), slot.boot, slot.due_ms);
         let true_clock = self.quality.trusted() && self.ahead_ms == 0;
-        let taken = Taken { true_ms: self.true_ms, plan_ms: slot.plan_ms, true_clock };
+        let taken = Taken { boot: slot.boot, true_ms: self.true_ms, plan_ms: slot.plan_ms, true_clock };
         if self.slots.insert(key, taken).is_some() {
             self.broken.push(format!("{slot:?} twice"));
         }
@@ -380,7 +381,9 @@ impl World {
         for (n, pair) in served.windows(2).enumerate() {
             let apart_ms = pair[1].true_ms - pair[0].true_ms;
             let series = rule.burst > 1 && (apart_ms == 1_000 || served[n].plan_ms.is_none());
-            if apart_ms < rule.apart_ms() as i64 && !series && !self.near_a_wrong_clock(pair[1].true_ms) {
+            // A boot that does not know the time yet has slots of its own.
+            let unaware = pair[0].boot != pair[1].boot && pair[1].plan_ms.is_none();
+            if apart_ms < rule.apart_ms() as i64 && !unaware && !series && !self.near_a_wrong_clock(pair[1].true_ms) {
                 broken.push(format!("{id}: a burst, {apart_ms} ms after the slot at {}", pair[0].true_ms));
             }
         }
