@@ -548,7 +548,7 @@ fn pictures_leave_by_priority_then_by_age_and_a_low_one_is_not_the_one_shown_liv
     store.put(Put { priority: Low, ..picture(8, 2_000) }).unwrap();
     let live = store.newest_pending(&"gate".parse().unwrap()).unwrap().unwrap().1;
     assert_eq!(live.id.seq.0, 8, "the newest that is not of low priority");
-    store.ack(live.id.store, &[(live.id.seq, live.hash8)], 0).unwrap();
+    block(store.acknowledge(live.id.store, vec![(live.id.seq, live.hash8)], 0)).unwrap();
     assert_eq!(order(&store), [3, 6, 2, 4, 1, 5, 7, 9]);
 }
 
