@@ -331,3 +331,17 @@ pub fn device_in_words(device: &list::DeviceInfo) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuality_is_one_line() {
+        let mut on_time = Punctuality::default();
+        assert_eq!(on_time_in_words(&on_time), None, "nothing was due yet");
+        (0..1_150).for_each(|_| on_time.count(40));
+        (0..54).for_each(|_| on_time.count(2_147));
+        assert_eq!(on_time_in_words(&on_time).unwrap(), "on time: 95 % within 50 ms, worst 2.1 s (of 1,204)");
+    }
+}
