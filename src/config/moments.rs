@@ -187,16 +187,17 @@ impl Field {
             Some(Some(step)) => step,
             Some(None) => return Err(format!("{} has no step that fits a {}; write one such as \"*/5\"", shown(text), self.name)),
         };
+        // Sunday has two numbers; where none is written the week ends on Saturday.
+        let end = if self.name == WEEKDAY.name { 6 } else { most };
         let (first, last) = match range.split_once('-') {
-            _ if range == "*" => (least, if self.name == WEEKDAY.name { 6 } else { most }),
+            _ if range == "*" => (least, end),
             Some((first, last)) => (self.number(first)?, self.number(last)?),
             // As most crons: `5/15` goes on to the end.
-            None if text.len() > range.len() => (self.number(range)?, most),
+            None if text.len() > range.len() => (self.number(range)?, end.max(self.number(range)?)),
             None => (self.number(range)?, self.number(range)?),
         };
         if first > last {
-            let (top, bottom) = (most - u32::from(self.name == WEEKDAY.name), least);
-            return Err(format!("{} ends before it begins; write \"{first}-{top},{bottom}-{last}\"", shown(text)));
+            return Err(format!("{} ends before it begins; write \"{first}-{end},{least}-{last}\"", shown(text)));
         }
         Ok((first..=last).step_by(step as usize).fold(0, |set, number| set | 1 << number))
     }

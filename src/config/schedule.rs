@@ -43,8 +43,8 @@ pub(super) struct Around<'a> {
 
 /// Zone and coordinates of `[node]`, and whether coordinates were refused.
 pub(super) fn home(node: Option<&Section>, system: Option<&str>, zones: &mut Zones, report: &mut Report) -> (Home, bool) {
-    let mut from_system = || Some(zones.get(system?).ok()?);
-    let mut home = match from_system() {
+    let from_system = system.and_then(|name| zones.get(name).ok());
+    let mut home = match from_system {
         Some(zone) => Home { zone, zone_from: ZoneFrom::System, place: None },
         None => Home { zone: Zone::utc(), zone_from: ZoneFrom::Unknown, place: None },
     };
@@ -347,3 +347,6 @@ pub(super) fn warn_of_copies(schedules: &[(usize, &Schedule)], report: &mut Repo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,10 +61,11 @@ impl Zone {
         let offset = |index: usize| zone.local_time_types().get(index).map(|kind| i64::from(kind.ut_offset()));
         let mut changes: Vec<(i64, i64)> = Vec::with_capacity(zone.transitions().len());
         let first_offset_s = offset(0)?;
-        for change in zone.transitions() {
+        for (index, change) in zone.transitions().iter().enumerate() {
             let offset_s = offset(change.local_time_type_index())?;
-            // Many changes only rename the time.
-            if changes.last().map_or(first_offset_s, |(_, before)| *before) != offset_s {
+            // Many changes only rename the time. The last one counts whatever it does: the rule holds from there on.
+            let last = index + 1 == zone.transitions().len();
+            if last || changes.last().map_or(first_offset_s, |(_, before)| *before) != offset_s {
                 changes.push((change.unix_leap_time(), offset_s));
             }
         }
