@@ -541,6 +541,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn punctuality_counts_within_each_bound_and_travels() {
+        let mut on_time = Punctuality::default();
+        assert_eq!(on_time.mostly(), None);
+        for late_ms in (0..95).map(|n| n % 21).chain([30, 60, 400, 1_900, 70_000]) {
+            on_time.count(late_ms);
+        }
+        assert_eq!((on_time.of, on_time.worst_ms, on_time.within_ms[&20], on_time.within_ms[&10_000]), (100, 70_000, 95, 99));
+        assert_eq!(on_time.mostly(), Some((20, 95)), "the nearest that holds for 95 %");
+        (0..900).for_each(|_| on_time.count(11_000));
+        assert_eq!(on_time.mostly(), Some((10_000, 9)), "none does");
+        let said = r#"{"v":1,"state":"ok","captured":7,"failed":0}"#;
+        let mut state: CameraState = serde_json::from_str(said).unwrap();
+        assert_eq!(state.on_time, Punctuality::default(), "an older agent says nothing of it");
+        state.on_time = on_time;
+        assert_eq!(serde_json::from_str::<CameraState>(&serde_json::to_string(&state).unwrap()).unwrap(), state);
+    }
+
+    #[test]
     fn every_topic_reads_back_as_it_was_written() {
         let node: NodeId = "n1".parse().unwrap();
         let id: SnapshotId = "00c0ffee00c0ffee-42".parse().unwrap();

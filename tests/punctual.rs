@@ -10,6 +10,7 @@ mod rig;
 use agent::{Node, text, wait_for};
 use shutterd::clock::boottime_now_ms;
 use shutterd::protocol::Punctuality;
+use std::net::TcpListener;
 
 const WARM_UP_MS: u64 = 1_500;
 /// Too long for a camera to be left open, and more than three warm-ups.
@@ -41,9 +42,11 @@ fn configure(node: &Node, more: &str) {
 fn a_camera_opened_ahead_takes_its_pictures_when_they_are_due_and_closes_in_between() {
     let node = Node::new("ahead");
     let series = rig::Camera::start(&[]);
-    let mut more = String::new();
+    let first_ms = boottime_now_ms() + FIRST_MS;
+    // Nobody listens there: what fails ahead of a slot is tried again by the slot, and told once.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut more = format!("[cameras.dead]\nsource = \"rtsp://127.0.0.1:{port}/\"\n{}", schedule("dead", "dead", first_ms));
     if let Some(camera) = &series {
-        let first_ms = boottime_now_ms() + FIRST_MS;
         more += &format!("[cameras.gate]\nsource = \"rtsp://127.0.0.1:{}/mjpeg\"\n", camera.port);
         more.extend((0..3).map(|n| schedule(&format!("series-{n}"), "gate", first_ms + n * 1_000)));
     }
@@ -57,6 +60,9 @@ fn a_camera_opened_ahead_takes_its_pictures_when_they_are_due_and_closes_in_betw
     wait_for("pictures", || on_time(&node, "card").of >= PICTURES);
     let ahead = on_time(&node, "card");
     println!("opened ahead: {ahead:?}");
+    let failed = || node.status().cameras[&"dead".parse().unwrap()].failed;
+    wait_for("its failures", || failed() >= PICTURES);
+    assert_eq!(failed(), PICTURES);
     assert_eq!(by_the_warm_up(&ahead), 0, "the first slot too, though nothing was measured yet");
     let said = text(&node.command(&["status"]).stdout);
     assert!(said.contains("% within ") && said.contains(&format!("(of {})", ahead.of)), "{said}");

@@ -85,6 +85,12 @@ fn a_camera_that_is_not_there_is_unreachable_within_its_patience_and_no_longer()
     let (error, took_ms) = grab("nowhere", 300);
     assert_eq!(error.code(), "unreachable", "{error}");
     assert!((300..5_000).contains(&took_ms), "{took_ms} ms");
+    // Ahead of a slot nobody waits for it; for the slot itself, as long as ever.
+    let mut source = V4l2::new("gate".into(), &camera, "nowhere", Duration::from_millis(5_000));
+    let asked_ms = boottime_now_ms();
+    assert_eq!(source.warm_up(Deadline::after(Duration::from_secs(10))).unwrap_err().code(), "unreachable");
+    assert!(boottime_now_ms() - asked_ms < 4_000);
+    assert_eq!((source.patience, source.follows), (Duration::from_millis(5_000), Duration::ZERO));
     let (error, _) = grab("/dev/null", 0);
     assert_eq!(error.code(), "unable");
     assert!(error.to_string().contains("/dev/null is not a video device"), "{error}");

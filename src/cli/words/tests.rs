@@ -43,3 +43,12 @@ fn a_time_nobody_is_sure_of_is_marked_and_told_by_what_is_known() {
     let half_a_year = between((Some(NOON_MS), Some(NOON_MS + 180 * DAY_MS))).unwrap();
     assert_eq!(half_a_year.matches(&zone(NOON_MS)).count() > 1, zone(NOON_MS) != zone(NOON_MS + 180 * DAY_MS), "{half_a_year}");
 }
+
+#[test]
+fn punctuality_is_one_line() {
+    let mut on_time = Punctuality::default();
+    assert_eq!(on_time_in_words(&on_time), None, "nothing was due yet");
+    (0..1_150).for_each(|_| on_time.count(40));
+    (0..54).for_each(|_| on_time.count(2_147));
+    assert_eq!(on_time_in_words(&on_time).unwrap(), "on time: 95 % within 50 ms, worst 2.1 s (of 1,204)");
+}
