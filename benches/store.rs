@@ -105,7 +105,18 @@ fn store(at: &Path, threads: usize) -> Result<Box<dyn FnOnce() -> Result<(), Str
         let slot = Slot { schedule: "bench".parse().ok()?, boot: past.boot, due_ms: due_ms + number as u64, plan_ms: None };
         let (width, height) = (1920, 1080);
         let (camera, jpeg) = ("gate".parse().ok()?, picture(number));
-        Some(Put { camera, slots: vec![slot], jpeg, width, height, taken_ms: due_ms, source: "bench", flags: vec![] })
+        Some(Put {
+            camera,
+            slots: vec![slot],
+            jpeg,
+            width,
+            height,
+            taken_ms: due_ms,
+            source: "bench",
+            flags: vec![],
+            priority: Default::default(),
+            window_ms: None,
+        })
     };
     let put = move |number: usize, store: &Store| store.put(made(number)?).ok();
     put(PICTURES, &store).ok_or("the store takes nothing")?;
@@ -114,7 +125,8 @@ fn store(at: &Path, threads: usize) -> Result<Box<dyn FnOnce() -> Result<(), Str
             let (tell, told) = mpsc::channel();
             for number in 0..PICTURES {
                 let tell = tell.clone();
-                store.hand_over(made(number).ok_or("no picture")?, move |result| _ = tell.send(result.is_ok()));
+                let answer = Box::new(move |result: Result<_, _>| _ = tell.send(result.is_ok()));
+                store.hand_over([(made(number).ok_or("no picture")?, answer as shutterd::store::Answer)]);
             }
             drop(tell);
             // The last group does not wait for its minute: somebody wants a picture.

@@ -19,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::{BootNo, CameraId, Failure, Outcome, Quality, ScheduleId, Slot, SnapshotId, Stamp};
 use crate::protocol::{CameraState, Flash, FlashDay, GapRange};
 use crate::status::{ConfigOrigin, UplinkStatus};
-use crate::store::{BootRow, DayRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, true_time_ms};
+use crate::store::{BootRow, DayRow, Erasure, Query, SnapRow, SnapState, Store, StoreError, Times};
 use axum::{
     Json, Router,
     extract::{Path, Query as UrlQuery, State},
@@ -91,6 +91,11 @@ pub struct Row {
     pub taken: Stamp,
     /// When it was taken, as far as any trusted clock can tell by now.
     pub time_ms: Option<i64>,
+    /// Where none can: not before, and not after.
+    #[serde(default)]
+    pub earliest_ms: Option<i64>,
+    #[serde(default)]
+    pub latest_ms: Option<i64>,
     pub bytes: u64,
     pub width: u32,
     pub height: u32,
@@ -127,6 +132,13 @@ pub struct ExplainAnswer {
     /// The slot, if there is one near.
     pub slot: Option<Slot>,
     pub time_ms: Option<i64>,
+    /// No trusted clock tells the time of that boot: not before, and not after.
+    #[serde(default)]
+    pub unsure: bool,
+    #[serde(default)]
+    pub earliest_ms: Option<i64>,
+    #[serde(default)]
+    pub latest_ms: Option<i64>,
     pub outcome: Option<Outcome>,
     /// Set when the outcome is that of a whole range.
     pub range: Option<GapRange>,
@@ -148,6 +160,9 @@ impl ExplainAnswer {
             schedule,
             slot: None,
             time_ms: None,
+            unsure: false,
+            earliest_ms: None,
+            latest_ms: None,
             outcome: None,
             range: None,
             erased_ms: None,
@@ -388,9 +403,9 @@ async fn list(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ListQuery>
     };
     let before = asked.before.as_deref().map(parse).transpose()?;
     let mut rows = beside(move || {
-        let boots = store.boots()?;
+        let times = store.times()?;
         let rows = store.list(&query, before)?.into_iter();
-        rows.map(|(id, row)| Ok(show(id, row, store.is_pinned(id)?, &boots))).collect::<Result<Vec<Row>, StoreError>>()
+        rows.map(|(id, row)| Ok(show(id, row, store.is_pinned(id)?, &times))).collect::<Result<Vec<Row>, StoreError>>()
     })
     .await?;
     let more = rows.len() > limit;
@@ -399,10 +414,12 @@ async fn list(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<ListQuery>
     Ok(Json(ListAnswer { snapshots: rows, next }))
 }
 
-fn show(id: SnapshotId, row: SnapRow, pinned: bool, boots: &BTreeMap<BootNo, BootRow>) -> Row {
-    let time_ms = true_time_ms(&row, boots);
+fn show(id: SnapshotId, row: SnapRow, pinned: bool, times: &Times) -> Row {
     let SnapRow { camera, slots, taken, bytes, width, height, state, .. } = row;
-    Row { id, camera, slots, taken, time_ms, bytes, width, height, state, pinned }
+    let time_ms = times.taken_ms(&taken);
+    let bounds = || times.bounds_ms(taken.boot, taken.boottime_ms);
+    let (earliest_ms, latest_ms) = if time_ms.is_none() { bounds() } else { (None, None) };
+    Row { id, camera, slots, taken, time_ms, earliest_ms, latest_ms, bytes, width, height, state, pinned }
 }
 
 #[derive(Deserialize)]
@@ -429,8 +446,20 @@ async fn explain(State(handle): State<Handle>, UrlQuery(asked): UrlQuery<Explain
 
 /// What stands around a slot in the ledger.
 fn add_evidence(store: &Store, answer: &mut ExplainAnswer) -> Result<(), StoreError> {
+    if let Some(slot) = &answer.slot {
+        let times = store.times()?;
+        answer.unsure = times.known(slot.boot).is_none();
+        if answer.unsure {
+            (answer.earliest_ms, answer.latest_ms) = times.bounds_ms(slot.boot, slot.due_ms);
+        }
+    }
     if let Some(Outcome::Captured { id, .. }) = answer.outcome {
-        answer.picture = store.snap(id)?.map(|row| row.state);
+        let row = store.snap(id)?;
+        // A picture without a trusted stamp has its time from the boot's first trusted reading, and so has its slot.
+        if let (Some(_), Some(slot)) = (row.as_ref().filter(|row| !row.taken.quality.trusted()), &answer.slot) {
+            answer.time_ms = store.times()?.wall_ms(slot.boot, slot.due_ms).or(answer.time_ms);
+        }
+        answer.picture = row.map(|row| row.state);
         if let (None, Some(camera)) = (answer.picture, &answer.camera) {
             answer.erased_ms = store.erasure(camera).0.filter(|e| id.seq.0 <= e.upto).map(|e| e.asked_ms);
         }

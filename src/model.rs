@@ -23,6 +23,10 @@ pub const PERIOD_MIN_MS: u64 = 1_000;
 pub const PERIOD_MAX_MS: u64 = 31 * 86_400_000;
 /// Pictures of a burst are so far apart.
 pub const BURST_GAP_MS: u64 = 1_000;
+/// And no more than this many.
+pub const BURST_MAX: u64 = 20;
+/// How late a slot may still be served, where nobody said.
+pub const GRACE_DEFAULT_MS: u64 = 600_000;
 /// Slots one picture may answer for; further ones get a capture of their own.
 pub const SLOTS_PER_PICTURE_MAX: usize = 16;
 /// Snapshots one commit may carry, and their bytes (DESIGN: group commit without a timer).
@@ -84,6 +88,9 @@ pub const TRANSFERS_OPEN_MAX: usize = 4;
 pub const TRANSFER_BYTES_MAX: u64 = 8 << 20;
 /// Gap messages sent and not yet confirmed.
 pub const GAPS_IN_FLIGHT_MAX: usize = 8;
+/// Records of pictures that got their time later, sent and not yet confirmed; and rows looked at for them at once.
+pub const RETIMES_IN_FLIGHT_MAX: usize = 32;
+pub const RETIMES_LOOK_MAX: usize = 256;
 /// Room a packet needs besides its payload: topic, properties, header.
 pub const PACKET_OVERHEAD_BYTES: u64 = 512;
 /// Largest packet the agent takes from a broker (rumqttc's default of 10 KiB is less than one large ack).
@@ -402,6 +409,16 @@ pub enum Priority {
     High,
     Low,
 }
+impl Priority {
+    /// Place in the backlog: lower goes first.
+    pub fn class(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+}
 
 /// What became of a slot: the closed list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -462,12 +479,13 @@ pub struct Tier {
     pub until_ms: Option<u64>,
 }
 
-/// The camera was still busy with an earlier slot, or the machine slept through the instant.
+/// The camera was still busy with an earlier slot, the machine slept through the instant, or the clock was set past it (or not known yet).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missed {
     Busy,
     Asleep,
+    Clock,
 }
 /// The store was full, or somebody paused the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -500,6 +518,7 @@ impl Outcome {
             Self::Failed { reason } => format!("failed: {}", reason.code),
             Self::Missed { reason: Missed::Busy } => "missed: busy".into(),
             Self::Missed { reason: Missed::Asleep } => "missed: asleep".into(),
+            Self::Missed { reason: Missed::Clock } => "missed: clock".into(),
             Self::Skipped { reason: Skipped::Full } => "skipped: full".into(),
             Self::Skipped { reason: Skipped::Paused } => "skipped: paused".into(),
             Self::Off { reason } => match reason {
@@ -532,7 +551,8 @@ impl fmt::Display for Outcome {
             Self::Captured { id, late_ms } => write!(f, "captured as {id}, {:.1} s after it was due", *late_ms as f64 / 1000.0),
             Self::Failed { reason } => write!(f, "no picture: {} ({})", reason.detail, reason.code),
             Self::Missed { reason: Missed::Busy } => f.write_str("no picture: the camera was still busy with an earlier slot"),
-            Self::Missed { reason: Missed::Asleep } => f.write_str("no picture: the machine was asleep"),
+            Self::Missed { reason: Missed::Asleep } => f.write_str("no picture: the machine was asleep, or held the agent up"),
+            Self::Missed { reason: Missed::Clock } => f.write_str("no picture: the board's clock was wrong or not set when it was due"),
             Self::Skipped { reason: Skipped::Full } => f.write_str("no picture: the store was full"),
             Self::Skipped { reason: Skipped::Paused } => f.write_str("no picture: the schedule was paused"),
             Self::Off { reason } => f.write_str(match reason {

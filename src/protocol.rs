@@ -48,7 +48,7 @@ pub enum Topic {
     },
     /// [`Init`] again: all chunks were sent.
     Fin(SnapshotId),
-    /// [`Record`] alone.
+    /// [`Record`] alone, with its `hash8`.
     Snap(CameraId),
     /// [`Ack`], to the node.
     Ack,
@@ -295,6 +295,38 @@ pub struct CameraState {
     /// Since the agent started.
     pub captured: u64,
     pub failed: u64,
+    #[serde(default)]
+    pub on_time: Punctuality,
+}
+
+/// How long after they were due the pictures of a camera's schedules were taken, since the agent started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Punctuality {
+    /// All that came when they were due; one served late on purpose is none of them.
+    pub of: u64,
+    pub worst_ms: u64,
+    /// How many of them were taken within so many milliseconds; each count includes those before it.
+    pub within_ms: BTreeMap<u64, u64>,
+}
+
+impl Punctuality {
+    /// The bounds that are counted by.
+    pub const WITHIN_MS: [u64; 10] = [5, 20, 50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000];
+
+    pub fn count(&mut self, late_ms: u64) {
+        self.of += 1;
+        self.worst_ms = self.worst_ms.max(late_ms);
+        for bound_ms in Self::WITHIN_MS {
+            *self.within_ms.entry(bound_ms).or_default() += u64::from(late_ms <= bound_ms);
+        }
+    }
+
+    /// The nearest bound that holds for 95 % of them, or else the last one, with the share in whole per cent that it holds for.
+    pub fn mostly(&self) -> Option<(u64, u64)> {
+        let mut shares = self.within_ms.iter().map(|(bound_ms, count)| (*bound_ms, (count * 100).checked_div(self.of).unwrap_or(0)));
+        let last = shares.clone().next_back();
+        shares.find(|(_, share)| *share >= 95).or(last)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,7 +367,13 @@ pub struct Record {
     /// Higher wins at the hub; the file itself always says 0.
     #[serde(default)]
     pub rev: u32,
+    /// Which file it speaks of. A file cannot hold its own hash: only a record alone says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash8: Option<Hash8>,
 }
+
+/// Revision of a record whose picture got its true time after it was taken.
+pub const RETIMED_REV: u32 = 1;
 
 /// Opens a chunked transfer, and closes it (`fin`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -370,6 +408,9 @@ pub struct Ack {
     /// Bytes a second the hub would like at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u64>,
+    /// Records that came alone and are durable at the hub, each with the revision that stands there now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revs: Vec<(Seq, u32)>,
     /// The whole range that was asked about has been answered by the acks before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Ask>,
@@ -390,6 +431,7 @@ impl Ack {
             want: Vec::new(),
             refused: Vec::new(),
             rate: None,
+            revs: Vec::new(),
             done: None,
             time_ms: None,
         }

@@ -58,7 +58,18 @@ fn put(store: &Store, camera: &str, n: u64) -> SnapshotId {
     let slot = Slot { schedule: "s".parse().unwrap(), boot: store.boot(), due_ms: 1_000 * n, plan_ms: None };
     let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &n.to_le_bytes(), &[0xFF, 0xD9]].concat();
     let camera = camera.parse().unwrap();
-    let put = Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms: 1_000 * n, source: "pattern", flags: vec![] };
+    let put = Put {
+        camera,
+        slots: vec![slot],
+        jpeg,
+        width: 8,
+        height: 8,
+        taken_ms: 1_000 * n,
+        source: "pattern",
+        flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
+    };
     store.put(put).unwrap().id
 }
 
@@ -470,7 +481,18 @@ fn a_link_in_place_of_a_cameras_directory_fails_that_camera_in_words_and_disturb
     let slot = Slot { schedule: "s".parse().unwrap(), boot: store.boot(), due_ms: 9_000, plan_ms: None };
     let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[9; 8], &[0xFF, 0xD9]].concat();
     let camera = "gate".parse().unwrap();
-    let picture = Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms: 9_000, source: "pattern", flags: vec![] };
+    let picture = Put {
+        camera,
+        slots: vec![slot],
+        jpeg,
+        width: 8,
+        height: 8,
+        taken_ms: 9_000,
+        source: "pattern",
+        flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
+    };
     let refused = store.put(picture).unwrap_err().to_string();
     assert!(refused.contains("snapshots/gate in the data directory is a link or a file") && refused.contains("move it away"), "{refused}");
     assert_eq!(fs::read_dir(&elsewhere.0).unwrap().count(), 0, "nothing is written through a link");

@@ -43,6 +43,8 @@ fn fill(data: &Path) {
                         taken_ms: due_ms,
                         source: "pattern",
                         flags: vec![],
+                        priority: Default::default(),
+                        window_ms: None,
                     };
                     store.put(put).unwrap();
                 }

@@ -444,3 +444,63 @@ fn a_grab_ends_when_the_runtime_does() {
     finished.recv_timeout(Duration::from_secs(5)).expect("the grab hangs");
     assert_eq!(thread.join().unwrap(), (true, true));
 }
+
+/// How late pictures of a camera are that is opened at the instant itself, and of one opened ahead of it.
+fn lateness(port: u16, agent: &Agent, path: &str) -> (Vec<u64>, Vec<u64>) {
+    let mut source = agent.open(port, path, None, false);
+    let (mut cold, mut ahead) = (Vec::new(), Vec::new());
+    for round in 0..12 {
+        // At all places of the film's seconds.
+        let due_ms = boottime_now_ms() + 900 + round / 2 * 170;
+        if round % 2 == 1 {
+            let _ = source.warm_up(Deadline::at(due_ms));
+            assert!(source.warm_up_ms().is_some_and(|ms| ms < 2_000));
+        }
+        std::thread::sleep(Deadline::at(due_ms).left());
+        let frame = grab(&mut *source).unwrap();
+        assert!(frame.taken_ms >= due_ms, "a frame from before it was due");
+        let late = if round % 2 == 1 { &mut ahead } else { &mut cold };
+        late.push(frame.taken_ms - due_ms);
+    }
+    cold.sort_unstable();
+    ahead.sort_unstable();
+    println!("{path}: due to taken, opened when due {cold:?} ms, opened ahead {ahead:?} ms");
+    (cold, ahead)
+}
+
+#[test]
+fn a_session_opened_ahead_of_its_slot_gives_the_picture_that_is_due() {
+    let Some(camera) = Camera::start(&["--keyframe-first"]) else { return };
+    let agent = Agent::start();
+    // Cameras take their time to answer; this one does for each of the dialogue's steps, of which there are three.
+    let slow = Link::to(camera.port, After::Slow(Duration::from_millis(150)));
+    for path in ["/mjpeg", "/h264"] {
+        let (cold, ahead) = lateness(slow.port, &agent, path);
+        assert!(cold[0] >= 450, "the control: opened when due it is late by its dialogue");
+        assert!(ahead[3] * 2 < cold[3], "{path}");
+    }
+    drop(agent);
+    camera.saw("SETUP", 24);
+    camera.saw("TEARDOWN", 24);
+}
+
+#[test]
+fn a_session_opened_ahead_in_vain_is_ended_and_one_that_is_late_is_gone_on_with() {
+    let Some(camera) = Camera::start(&[]) else { return };
+    let agent = Agent::start();
+    let mut source = agent.open(camera.port, "/h264", None, false);
+    source.warm_up(Deadline::after(PATIENCE)).unwrap();
+    drop(source);
+    camera.saw("TEARDOWN", 1);
+    // Its dialogue takes longer than there is time: the grab waits for the rest of it.
+    let slow = Link::to(camera.port, After::Slow(Duration::from_millis(200)));
+    let mut source = agent.open(slow.port, "/mjpeg", None, false);
+    assert!(matches!(source.warm_up(Deadline::after(Duration::from_millis(100))), Err(CaptureError::Timeout { .. })));
+    grab(&mut *source).unwrap();
+    camera.saw("SETUP", 2);
+    // Nobody is there, and says so; the next grab asks again.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut source = agent.open(port, "/h264", None, false);
+    assert!(matches!(source.warm_up(Deadline::after(PATIENCE)), Err(CaptureError::Unreachable { .. })));
+    assert!(matches!(grab(&mut *source), Err(CaptureError::Unreachable { .. })));
+}

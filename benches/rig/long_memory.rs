@@ -63,7 +63,7 @@ pub fn fill(data: &Path, rows: u64, now_ms: i64) -> Result<(), Error> {
                     source: "rtsp".into(),
                     flags: vec![],
                     state: SnapState::Acknowledged,
-                    commanded: false,
+                    priority: Default::default(),
                 };
                 let total = totals.entry(snap.camera.clone()).or_default();
                 (total.count, total.bytes) = (total.count + 1, total.bytes + snap.bytes);

@@ -7,21 +7,22 @@
 mod past;
 mod plans;
 mod starts;
+mod timer;
+mod timetable;
 mod watchdog;
 
-pub use plans::{grid_of, next_slots};
+pub use plans::next_slots;
 
-use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
+use crate::camera::{self, Camera, Offered, Permits, Settled, SnapAnswer, Surroundings};
 use crate::clock::{BootTimer, Clock, Deadline, StepWatch, SystemClock, awake_ms, boot_id};
-use crate::config::{self, Loaded, Origin, settings, settings::Settings};
+use crate::config::{self, Loaded, Origin, settings::Settings};
 use crate::error::{Chain, Exit};
-use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
-use crate::schedule::{Due, Memory, Planner};
+use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId};
+use crate::schedule::Due;
 use crate::status::{ConfigOrigin, Status};
 use crate::store::{OpenError, Past, Place, Store};
 use crate::uplink;
-use crate::wheel::{TimerId, Wheel};
-use past::{Account, count_off, slot_run, why_off};
+use past::{Account, why_off};
 use plans::{configure, interval_ms};
 use starts::Starts;
 use std::{
@@ -30,6 +31,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use timer::Timer;
+use timetable::Timetable;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -62,28 +65,6 @@ pub enum Command {
     Snap { camera: CameraId, answer: oneshot::Sender<SnapAnswer> },
 }
 
-enum Timer {
-    Slot {
-        schedule: ScheduleId,
-        due: Due,
-    },
-    Check {
-        camera: CameraId,
-    },
-    OpenStore,
-    /// The clock is not trusted yet: look again.
-    Clock,
-    /// Cameras that were held back begin.
-    Cameras,
-    Watchdog,
-}
-
-struct Plan {
-    settings: settings::Schedule,
-    planner: Planner,
-    timer: Option<TimerId>,
-}
-
 pub struct Agent {
     config_file: PathBuf,
     settings: Arc<Settings>,
@@ -92,12 +73,11 @@ pub struct Agent {
     store_out: watch::Sender<Option<Store>>,
     status: Status,
     clock: Arc<dyn Clock>,
-    wheel: Box<Wheel<Timer, WHEEL_CAPACITY>>,
     timer: BootTimer,
+    table: Timetable,
     steps: StepWatch,
     /// An untrusted clock is looked at again by [`Timer::Clock`].
     clock_looks: bool,
-    plans: BTreeMap<ScheduleId, Plan>,
     cameras: BTreeMap<CameraId, (Camera, bool)>,
     permits: Arc<Permits>,
     boot: BootNo,
@@ -139,9 +119,8 @@ impl Agent {
             steps: StepWatch::new(clock.clone())?,
             clock_looks: false,
             clock,
-            wheel: Wheel::boxed(),
             timer: BootTimer::new()?,
-            plans: BTreeMap::new(),
+            table: Timetable::default(),
             cameras: BTreeMap::new(),
             permits: Arc::new(Permits::for_this_board()),
             boot: 0,
@@ -174,7 +153,7 @@ impl Agent {
         self.arm_watchdog();
         let mut changes = self.status.changes();
         loop {
-            if let Err(e) = self.timer.set(self.wheel.next_deadline()) {
+            if let Err(e) = self.timer.set(self.table.wheel.next_deadline()) {
                 tracing::error!(error = %e, "the timer cannot be set");
                 return Exit::Failed;
             }
@@ -201,12 +180,17 @@ impl Agent {
     async fn turn(&mut self) {
         let now_ms = self.clock.boottime_ms();
         let mut fired = Vec::new();
-        self.wheel.advance(now_ms, &mut |_, _, timer| fired.push(timer));
+        self.table.wheel.advance(now_ms, &mut |_, _, timer| fired.push(timer));
         // Slots that fall due together reach their camera together: one capture serves them.
-        let mut due: BTreeMap<CameraId, Vec<(Slot, u64)>> = BTreeMap::new();
+        let mut due: BTreeMap<CameraId, Vec<Offered>> = BTreeMap::new();
         for timer in fired {
             match timer {
                 Timer::Slot { schedule, due: slot } => self.slot(&schedule, slot, &mut due),
+                Timer::Plan { schedule } => {
+                    if let Some(store) = &self.store {
+                        self.table.plan(store, &schedule, &self.clock.read());
+                    }
+                }
                 Timer::Check { camera } => self.check(&camera),
                 Timer::OpenStore => {
                     let _ = self.open_store(false).await;
@@ -216,74 +200,55 @@ impl Agent {
                 Timer::Watchdog => self.show_life(),
             }
         }
+        self.foresee();
         for (camera, slots) in due {
             if let Some((running, _)) = self.cameras.get(&camera) {
-                let (settled, check) = running.offer(slots);
+                let (settled, check) = running.offer(slots, now_ms);
                 self.settle(&camera, settled);
                 self.arm_check(&camera, check);
             } else {
                 let failure = self.held_back().unwrap_or_else(|| {
                     Failure::new("no_thread", "the camera's thread could not be started; the system may be out of memory or threads")
                 });
-                self.settle(&camera, slots.into_iter().map(|(slot, _)| (slot, Outcome::Failed { reason: failure.clone() })).collect());
+                self.settle(
+                    &camera,
+                    slots.into_iter().map(|offered| (offered.slot, Outcome::Failed { reason: failure.clone() })).collect(),
+                );
                 self.start_cameras();
             }
         }
     }
 
-    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<(Slot, u64)>>) {
-        let Some(plan) = self.plans.get_mut(schedule) else { return };
-        // A timer of a plan that was replaced meanwhile.
-        if !plan.planner.fired(due) {
-            return;
-        }
-        let slot = Slot { schedule: schedule.clone(), boot: self.boot, due_ms: due.due_ms, plan_ms: due.plan_ms };
-        if let (Some(store), Some(memory)) = (&self.store, plan.planner.memory().and_then(|m| postcard::to_stdvec(&m).ok())) {
-            store.fired(slot.clone(), memory);
-        }
-        offers.entry(plan.settings.camera.clone()).or_default().push((slot, grid_of(&plan.settings).period_ms));
-        self.plan_next(schedule, Outcome::Missed { reason: Missed::Asleep });
-    }
-
-    /// Asks the planner for the next slot and sets its timer. Slots that passed unplanned get `passed` as their outcome.
-    fn plan_next(&mut self, schedule: &ScheduleId, passed: Outcome) {
-        let now = self.clock.read();
-        let Some(plan) = self.plans.get_mut(schedule) else { return };
-        let next = plan.planner.next(&now);
-        if let (Some(run), Some(store)) = (next.skipped, &self.store) {
-            store.run_without(slot_run(schedule, self.boot, run), passed);
-        }
-        if let Some(old) = plan.timer.take() {
-            self.wheel.cancel(old);
-        }
-        match self.wheel.insert(next.due.due_ms, Timer::Slot { schedule: schedule.clone(), due: next.due }) {
-            Ok(timer) => plan.timer = Some(timer),
-            // Cannot happen within the limits that the configuration enforces.
-            Err(_) => tracing::error!(%schedule, "no timer is left for this schedule"),
+    fn slot(&mut self, schedule: &ScheduleId, due: Due, offers: &mut BTreeMap<CameraId, Vec<Offered>>) {
+        let Some(store) = &self.store else { return };
+        if let Some((camera, offered)) = self.table.fired(store, schedule, due, &self.clock.read()) {
+            offers.entry(camera).or_default().push(offered);
         }
     }
 
-    /// As soon as the clock is trusted every schedule bound to it moves to its UTC grid: a daily slot must not wait for the
-    /// one that was planned from boot.
+    /// Cameras are told what is coming: one that needs opening is opened in time.
+    fn foresee(&mut self) {
+        let now_ms = self.clock.boottime_ms();
+        for (camera, schedule, due_ms) in self.table.take_news() {
+            if let Some((camera, _)) = self.cameras.get(&camera) {
+                camera.foresee(&schedule, due_ms, now_ms);
+            }
+        }
+    }
+
+    /// Whatever goes by the clock is planned anew when it was set and as soon as it is trusted: a daily slot must not wait for the one that
+    /// was planned by a wrong clock.
     fn look_at_clock(&mut self, by_timer: bool) {
         let now = self.steps.look();
         self.clock_looks &= !by_timer;
-        if !now.quality.trusted() {
-            if !std::mem::replace(&mut self.clock_looks, true) {
-                let _ = self.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
-            }
-            return;
+        if !now.quality.trusted() && !std::mem::replace(&mut self.clock_looks, true) {
+            let _ = self.table.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
         }
-        // What goes by age waits for this.
-        if let Some(store) = &self.store {
+        if let Some(store) = self.store.as_ref().filter(|_| self.table.is_planned_by_another(&now)) {
+            // What goes by age may have waited for this.
             store.configure(configure(&self.settings));
-        }
-        let schedules: Vec<_> = self.plans.keys().cloned().collect();
-        for schedule in schedules {
-            if let (Some(store), Some(plan)) = (&self.store, self.plans.get(&schedule)) {
-                count_off(store, &schedule, &grid_of(&plan.settings), self.boot, &now);
-            }
-            self.plan_next(&schedule, Outcome::Missed { reason: Missed::Asleep });
+            self.table.clock_changed(store, &now);
+            self.foresee();
         }
     }
 
@@ -300,7 +265,7 @@ impl Agent {
         if let (Some(at), Some((_, armed))) = (at, self.cameras.get_mut(camera))
             && !*armed
         {
-            *armed = self.wheel.insert(at, Timer::Check { camera: camera.clone() }).is_ok();
+            *armed = self.table.wheel.insert(at, Timer::Check { camera: camera.clone() }).is_ok();
         }
     }
 
@@ -385,7 +350,7 @@ impl Agent {
                 self.status.edit(|now| now.fault = Some(e.to_string()));
                 let at = self.clock.boottime_ms() + self.retry_ms;
                 self.retry_ms = (self.retry_ms * 2).min(STORE_RETRY_MAX_MS);
-                let _ = self.wheel.insert(at, Timer::OpenStore);
+                let _ = self.table.wheel.insert(at, Timer::OpenStore);
                 Err(e)
             }
         }
@@ -410,34 +375,7 @@ impl Agent {
         let storage_failed_at_ms = waited.then_some(self.started_ms);
         let account = Account { store, boot: past.boot, before: why_off(&past, note.exists()), storage_failed_at_ms, now };
         let _ = std::fs::remove_file(note);
-        let mut memories = past.cursors;
-        let configured = self.settings.clone();
-        for settings in configured.schedules.iter().filter(|s| s.enabled) {
-            let memory: Option<Memory> = memories.remove(&settings.id).and_then(|m| postcard::from_bytes(&m).ok());
-            if let Some(memory) = &memory {
-                account.off(&settings.id, memory, Some(&grid_of(settings)));
-            } else if past.rebuilt {
-                account.lost(&settings.id);
-            }
-            let memory = memory
-                .map(|m| Memory { settled_ms: if m.boot == past.boot { m.settled_ms.max(now.boottime_ms) } else { m.settled_ms }, ..m });
-            self.begin_plan(store, settings.clone(), memory);
-        }
-        // Schedules that are no more: their slots until now were planned, later ones do not exist.
-        for (schedule, memory) in memories {
-            if let Ok(memory) = postcard::from_bytes::<Memory>(&memory) {
-                account.off(&schedule, &memory, None);
-            }
-            store.cursor(schedule, None);
-        }
-    }
-
-    fn begin_plan(&mut self, store: &Store, settings: settings::Schedule, memory: Option<Memory>) {
-        let (id, grid) = (settings.id.clone(), grid_of(&settings));
-        self.plans.insert(id.clone(), Plan { settings, planner: Planner::new(grid, self.boot, memory), timer: None });
-        self.plan_next(&id, Outcome::Off { reason: Off::Stop });
-        let memory = self.plans.get(&id).and_then(|p| p.planner.memory());
-        store.cursor(id, memory.and_then(|m| postcard::to_stdvec(&m).ok()));
+        self.table.begin(&account, &self.settings.schedules, past);
     }
 
     fn surroundings(&self) -> Option<Surroundings> {
@@ -459,6 +397,10 @@ impl Agent {
             }
             match Camera::start(settings.clone(), interval_ms(&self.settings, &settings.id), around.clone()) {
                 Ok(camera) => {
+                    let now_ms = self.clock.boottime_ms();
+                    for (schedule, due_ms) in self.table.due_of(&settings.id) {
+                        camera.foresee(schedule, Some(due_ms), now_ms);
+                    }
                     self.cameras.insert(settings.id.clone(), (camera, false));
                     self.status.edit(|now| {
                         now.cameras.entry(settings.id.clone()).or_insert_with(camera::unknown);
@@ -473,7 +415,7 @@ impl Agent {
     fn hold_cameras_back(&mut self) {
         if let Some(why) = self.held_back() {
             tracing::error!("{}", why.detail);
-            let _ = self.wheel.insert(self.starts.cameras_from_ms(), Timer::Cameras);
+            let _ = self.table.wheel.insert(self.starts.cameras_from_ms(), Timer::Cameras);
         }
     }
 
@@ -494,7 +436,7 @@ impl Agent {
 
     fn arm_watchdog(&mut self) {
         if let Some(every_ms) = self.watchdog.every_ms() {
-            let _ = self.wheel.insert(self.clock.boottime_ms() + every_ms, Timer::Watchdog);
+            let _ = self.table.wheel.insert(self.clock.boottime_ms() + every_ms, Timer::Watchdog);
         }
     }
 
@@ -563,7 +505,8 @@ impl Agent {
         if let Some(store) = self.store.clone() {
             store.configure(configure(&self.settings));
             self.swap_cameras(&old, &store);
-            self.swap_schedules(&store);
+            self.table.change(&store, &self.settings.schedules, &self.clock.read());
+            self.foresee();
             self.start_cameras();
         }
         let told = |s: &Settings| (s.node.clone(), s.hub.clone(), s.cameras.clone(), s.schedules.clone());
@@ -602,32 +545,11 @@ impl Agent {
         }
     }
 
-    fn swap_schedules(&mut self, store: &Store) {
-        let wanted: Vec<_> = self.settings.schedules.iter().filter(|s| s.enabled).cloned().collect();
-        let gone: Vec<_> = self.plans.keys().filter(|id| wanted.iter().all(|w| w.id != **id)).cloned().collect();
-        for id in gone {
-            if let Some(timer) = self.plans.remove(&id).and_then(|plan| plan.timer) {
-                self.wheel.cancel(timer);
-            }
-            store.cursor(id, None);
-        }
-        for new in wanted {
-            let same = self.plans.get(&new.id).is_some_and(|p| p.settings == new);
-            if !same {
-                let old = self.plans.remove(&new.id);
-                if let Some(timer) = old.as_ref().and_then(|plan| plan.timer) {
-                    self.wheel.cancel(timer);
-                }
-                self.begin_plan(store, new, old.and_then(|plan| plan.planner.memory()));
-            }
-        }
-    }
-
     async fn stop(mut self, why: &str) -> Exit {
         tracing::info!(why, "stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.starts.clear();
-        self.plans.clear();
+        self.table.clear();
         let deadline = Deadline::after(camera::STOP_WAIT);
         let cameras = std::mem::take(&mut self.cameras);
         let mut off = Vec::new();

@@ -3,20 +3,12 @@
 use crate::clock::Reading;
 use crate::config::settings::{self, Settings};
 use crate::model::CameraId;
-use crate::schedule::{self, Due, Grid, Planner, When};
+use crate::schedule::{Due, Planner};
 use crate::store::{Configure, Quota, Rules};
-
-/// The grid of a schedule.
-pub fn grid_of(schedule: &settings::Schedule) -> Grid {
-    match schedule.rule.when {
-        When::Grid(grid) => grid,
-        When::Calendar(_) => Grid { period_ms: 60_000, phase_ms: 0, align: schedule::Align::Clock },
-    }
-}
 
 /// Between two pictures of a camera's schedules, at the closest; `None` if it has none.
 pub fn interval_ms(settings: &Settings, camera: &CameraId) -> Option<u64> {
-    settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| grid_of(s).period_ms).min()
+    settings.schedules.iter().filter(|s| s.enabled && s.camera == *camera).map(|s| s.rule.shortest_ms()).min()
 }
 
 /// What the store is told.
@@ -39,11 +31,11 @@ pub fn configure(settings: &Settings) -> Configure {
 
 /// The next three slots of a schedule, for `shutterd check`.
 pub fn next_slots(schedule: &settings::Schedule, now: &Reading) -> Vec<Due> {
-    let mut planner = Planner::new(grid_of(schedule), 1, None);
+    let mut planner = Planner::new(schedule.rule.clone(), 1, None);
     let (mut now, mut found) = (*now, Vec::new());
     for _ in 0..3 {
-        let due = planner.next(&now).due;
-        let _ = planner.fired(due);
+        let Some(due) = planner.next(&now).due else { break };
+        let _ = planner.fired(due, due.due_ms);
         let passed = due.due_ms - now.boottime_ms;
         now = Reading { boottime_ms: due.due_ms, wall_ms: now.wall_ms + passed as i64, ..now };
         found.push(due);

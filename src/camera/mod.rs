@@ -1,81 +1,60 @@
 //! One thread per camera: due slots in, stored pictures or reasons out.
 //!
-//! [`Queue`] decides, without clock or camera: which slots wait, which a capture serves, which waited too long. [`Camera`] is
-//! the thread around it. The wheel's task offers slots and looks after the queue; the thread blocks in its camera as long as
-//! it must. So one camera never delays another, and a driver call that never returns costs that camera alone.
+//! | file | what |
+//! |---|---|
+//! | [`queue`] | which slots wait, which a capture serves, which waited too long |
+//! | `habits` | when the camera is open, and how long before a slot it is opened |
+//! | `develop` | from a frame to the pictures wanted of it |
+//! | `teller` | how a capture ended, as status and ledger are told |
+//! | `permits` | how many may decode at a time |
+//!
+//! [`Queue`] decides, without clock or camera. [`Camera`] is the thread around it. The wheel's task offers slots and looks after the
+//! queue; the thread blocks in its camera as long as it must. So one camera never delays another, and a driver call that never
+//! returns costs that camera alone.
 //!
 //! A capture serves every slot of its camera that falls due before its frame is taken. Later ones wait, one per schedule,
 //! until the camera is free or min(period/2, 10 s) has passed, then they are `missed(busy)`.
+//!
+//! The thread knows when the next slot is due ([`Camera::foresee`]), and opens a closed camera ahead of it. That is a help and no promise:
+//! what fails there is tried again by the slot's own capture, and no frame taken before the slot was due is ever stored for it.
 
+mod develop;
+mod habits;
+mod permits;
 mod queue;
+mod teller;
 
-pub use queue::{Queue, Settled, SnapAnswer};
+pub use permits::Permits;
+pub use queue::{Offered, Queue, Settled, SnapAnswer};
+pub use teller::{failing, unknown};
 
 use crate::capture;
 use crate::capture::source::{CaptureError, Frame, FrameData, Remedy, Source, Want};
 use crate::capture::v4l2::plug::Plugs;
 use crate::clock::{Deadline, boottime_now_ms};
-use crate::config::settings;
-use crate::image::{jpeg, judge};
-use crate::model::{BUSY_WAIT_MAX_MS, CameraId, Failure, Outcome, Skipped, Slot, Stamp};
-use crate::protocol::{CameraHealth, CameraState};
+use crate::config::settings::{self, Wish};
+use crate::image::jpeg;
+use crate::model::{BUSY_WAIT_MAX_MS, Failure, ScheduleId, Slot};
 use crate::status::Status;
-use crate::store::{Put, PutError, Store, Stored};
-use queue::{Begun, COMMANDS_MAX};
+use crate::store::{Answer, Put, Store};
+use develop::{Picture, developed, is_plain, judged, shared_out};
+use habits::{Habits, Idle};
+use queue::{Begun, COMMANDS_MAX, Waiting};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
+use teller::{Teller, Trouble, answer};
 use tokio::sync::oneshot;
 
-/// Sessions are kept open when pictures come more often than this, or than so many times the warm-up they would cost.
-const KEEP_OPEN_BELOW_MS: u64 = 10_000;
-const KEEP_OPEN_BELOW_WARM_UPS: u64 = 3;
 /// After a panic or an error that nothing but a change can mend: first wait, doubled up to the second.
 const REST_MIN_MS: u64 = 30_000;
 const REST_MAX_MS: u64 = 600_000;
 /// The process died so often in a row during this camera's captures: its driver or decoder is to blame. A single time may have been
 /// any SIGKILL, such as that of a board out of memory.
 const DEATHS_MAX: usize = 2;
-
-/// Lets one capture (two on boards with 1 GB and more) decode and encode at a time.
-pub struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-impl Permits {
-    pub fn for_this_board() -> Self {
-        let total_kib = std::fs::read_to_string("/proc/meminfo")
-            .ok()
-            .and_then(|text| text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()));
-        let count = if total_kib.is_some_and(|kib| kib >= 1_000_000) { 2 } else { 1 };
-        Self { free: Mutex::new(count), freed: Condvar::new() }
-    }
-    fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        let lock = |m: &Mutex<usize>| -> bool {
-            let mut free = m.lock().unwrap_or_else(|p| p.into_inner());
-            while *free == 0 {
-                free = self.freed.wait(free).unwrap_or_else(|p| p.into_inner());
-            }
-            *free -= 1;
-            true
-        };
-        lock(&self.free);
-        // Given back on a panic too: decoders are fed hostile bytes.
-        struct Back<'a>(&'a Permits);
-        impl Drop for Back<'_> {
-            fn drop(&mut self) {
-                *self.0.free.lock().unwrap_or_else(|p| p.into_inner()) += 1;
-                self.0.freed.notify_one();
-            }
-        }
-        let _back = Back(self);
-        work()
-    }
-}
 
 /// What a camera thread needs of the rest.
 #[derive(Clone)]
@@ -104,8 +83,8 @@ impl Camera {
             note: around.runtime_dir.join(format!("grab-{}", settings.id)),
             shared: shared.clone(),
             settings: settings.clone(),
-            interval_ms,
-            warm_up_ms: None,
+            habits: Habits { interval_ms, warm_up_ms: None, opens: capture::opens(&settings) },
+            tried_ms: None,
             plugs: None,
             around,
             source: None,
@@ -120,13 +99,20 @@ impl Camera {
     }
 
     /// Slots that fall due together; one capture serves them. Returns those that end right here, and when to check.
-    pub fn offer(&self, slots: Vec<(Slot, u64)>) -> (Settled, Option<u64>) {
+    pub fn offer(&self, slots: Vec<Offered>, now_ms: u64) -> (Settled, Option<u64>) {
         let mut queue = lock(&self.shared.0);
-        let settled = slots.into_iter().flat_map(|(slot, period_ms)| queue.offer(slot, period_ms)).collect();
+        let settled = slots.into_iter().flat_map(|offered| queue.offer(offered, now_ms)).collect();
         let check = queue.next_check_ms();
         drop(queue);
         self.shared.1.notify_one();
         (settled, check)
+    }
+    /// A schedule's next slot is known, or (`None`) there is none any more: the camera is opened in time for it, or closed again.
+    pub fn foresee(&self, schedule: &ScheduleId, due_ms: Option<u64>, now_ms: u64) {
+        let offer_follows = lock(&self.shared.0).foresee(schedule, due_ms, now_ms);
+        if !offer_follows {
+            self.shared.1.notify_one();
+        }
     }
     pub fn check(&self, now_ms: u64) -> (Settled, Option<u64>) {
         let mut queue = lock(&self.shared.0);
@@ -163,7 +149,7 @@ impl Camera {
         }
         let stuck = queue.grab.as_mut().map(|g| {
             g.hung = true;
-            std::mem::take(&mut g.serving)
+            std::mem::take(&mut g.serving).into_iter().map(|w| w.slot).collect()
         });
         drop(queue);
         match stuck {
@@ -207,9 +193,9 @@ impl Rest {
 struct Worker {
     shared: Arc<(Mutex<Queue>, Condvar)>,
     settings: settings::Camera,
-    interval_ms: Option<u64>,
-    /// From opening to a usable frame, as measured last.
-    warm_up_ms: Option<u64>,
+    habits: Habits,
+    /// For which slot it was last opened ahead.
+    tried_ms: Option<u64>,
     /// Tells of devices that come, which end a rest.
     plugs: Option<Plugs>,
     around: Surroundings,
@@ -224,14 +210,19 @@ struct Worker {
     deaths: usize,
 }
 
-/// A frame that passed the gate, as JPEG.
-struct Picture {
-    jpeg: Vec<u8>,
-    width: u32,
-    height: u32,
+/// What a capture brought: the pictures of one frame, each for its slots.
+struct Taken {
     taken_ms: u64,
     source: &'static str,
     flags: Vec<String>,
+    pictures: Vec<(Wish, Vec<Waiting>, Result<Picture, Failure>)>,
+}
+
+/// What the thread turns to next.
+enum Task {
+    Capture(Begun),
+    OpenFor { due_ms: u64 },
+    Close,
 }
 
 impl Worker {
@@ -251,51 +242,132 @@ impl Worker {
             tracing::warn!(camera = %self.settings.id, "{what}; it is used as soon as it is plugged in");
         }
         self.plugs = capture::plugs(&self.settings);
-        while let Some(begun) = self.wait() {
-            match self.capture(&begun) {
-                Ok(put) => self.store(put, begun.asked),
-                Err(trouble) => {
-                    let left = lock(&self.shared.0).end();
-                    answer(begun.asked, self.teller().told(left, Err(trouble)));
-                }
+        while let Some(task) = self.wait() {
+            match task {
+                Task::Capture(begun) => match self.capture(&begun) {
+                    Ok(taken) => self.store(taken, begun.asked),
+                    Err(trouble) => {
+                        let left = lock(&self.shared.0).end();
+                        answer(begun.asked, &self.teller().told(&left, 0, Err(trouble)));
+                    }
+                },
+                Task::OpenFor { due_ms } => self.open_for(due_ms),
+                Task::Close => self.source = None,
             }
             // Someone may wait for this capture's end (ordered stop).
             self.shared.1.notify_all();
         }
     }
 
-    fn wait(&self) -> Option<Begun> {
+    fn wait(&self) -> Option<Task> {
+        let timeout_ms = self.settings.timeout.as_millis() as u64;
         let mut queue = lock(&self.shared.0);
         loop {
             if queue.stop {
                 return None;
             }
-            if let Some(begun) = queue.begin(boottime_now_ms(), self.settings.timeout.as_millis() as u64) {
-                return Some(begun);
+            let now_ms = boottime_now_ms();
+            if let Some(begun) = queue.begin(now_ms, timeout_ms) {
+                return Some(Task::Capture(begun));
             }
-            queue = self.shared.1.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+            let next_ms = queue.next_ms(now_ms);
+            let wake_ms = match self.habits.idle(now_ms, self.source.is_some(), next_ms, self.tried_ms) {
+                Idle::Wait { until_ms } => until_ms,
+                Idle::Close => return Some(Task::Close),
+                Idle::Open { due_ms } => {
+                    queue.begin_opening(now_ms, timeout_ms);
+                    return Some(Task::OpenFor { due_ms });
+                }
+            };
+            queue = match wake_ms {
+                None => self.shared.1.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(at_ms) => match self.shared.1.wait_timeout(queue, Deadline::at(at_ms).left()) {
+                    Ok((queue, _)) => queue,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+            };
         }
     }
 
-    /// Hands the picture to the store. The camera goes on as soon as it is durable, or held to become so with others; whoever asked
-    /// for it waits until it is durable.
-    fn store(&self, put: Put, asked: Vec<oneshot::Sender<SnapAnswer>>) {
-        let (teller, slots) = (self.teller(), put.slots.clone());
-        if asked.is_empty() {
-            self.around.store.hand_over(put, move |result| _ = teller.told(slots, result.map_err(Trouble::from)));
-        } else {
-            answer(asked, teller.told(slots, self.around.store.put(put).map_err(Trouble::from)));
+    /// Opens the camera, so that it is warm when a slot falls due. It may fail: nobody waits for it yet.
+    fn open_for(&mut self, due_ms: u64) {
+        self.tried_ms = Some(due_ms);
+        if self.rest.reason(boottime_now_ms()).is_none() {
+            let deadline = Deadline::at(due_ms).min(Deadline::after(self.settings.timeout));
+            match self.noted(|worker| worker.warm_up(deadline)) {
+                // One that is not warm yet goes on with it.
+                Ok(Ok(()) | Err(CaptureError::Timeout { .. } | CaptureError::Damaged { .. })) => self.remember_warm_up(),
+                Ok(Err(error)) => {
+                    tracing::debug!(camera = %self.settings.id, %error, "cannot be opened ahead of a slot");
+                    self.source = None;
+                }
+                Err(_) => (self.source, self.encoder) = (None, None),
+            }
+        }
+        lock(&self.shared.0).end();
+    }
+
+    fn warm_up(&mut self, deadline: Deadline) -> Result<(), CaptureError> {
+        self.open()?.warm_up(deadline)
+    }
+
+    /// Does what C code takes part in, with a note that outlives the process: a byte for each time in a row before this one that the
+    /// process did not.
+    fn noted<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> std::thread::Result<T> {
+        let _ = std::fs::write(&self.note, "+".repeat(self.deaths));
+        let done = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let _ = std::fs::remove_file(&self.note);
+        done
+    }
+
+    /// Hands the pictures to the store. The camera goes on as soon as they are durable, or held to become so with others; whoever asked
+    /// for one waits until it is durable.
+    fn store(&self, taken: Taken, mut asked: Vec<oneshot::Sender<SnapAnswer>>) {
+        let Taken { taken_ms, source, flags, pictures } = taken;
+        let (mut handed, mut awaited) = (Vec::new(), Vec::new());
+        for (wish, slots, picture) in pictures {
+            let for_asked = !asked.is_empty() && is_plain(&wish);
+            let asked = if for_asked { std::mem::take(&mut asked) } else { Vec::new() };
+            let teller = self.teller();
+            let picture = match picture {
+                Ok(picture) => picture,
+                Err(reason) => {
+                    answer(asked, &teller.told(&slots, taken_ms, Err(Trouble::Failed(reason))));
+                    continue;
+                }
+            };
+            let put = Put {
+                camera: self.settings.id.clone(),
+                slots: slots.iter().map(|w| w.slot.clone()).collect(),
+                jpeg: picture.jpeg,
+                width: picture.width,
+                height: picture.height,
+                taken_ms,
+                source,
+                flags: flags.clone(),
+                priority: wish.priority,
+                window_ms: wish.profile.map(settings::Profile::window_ms),
+            };
+            if for_asked {
+                awaited.push((put, slots, teller, asked));
+            } else {
+                let told = move |result: Result<_, _>| _ = teller.told(&slots, taken_ms, result.map_err(Trouble::from));
+                handed.push((put, Box::new(told) as Answer));
+            }
+        }
+        self.around.store.hand_over(handed);
+        for (put, slots, teller, asked) in awaited {
+            answer(asked, &teller.told(&slots, taken_ms, self.around.store.put(put).map_err(Trouble::from)));
         }
         lock(&self.shared.0).end();
     }
 
     fn teller(&self) -> Teller {
-        let taken = crate::clock::Clock::read(&crate::clock::SystemClock).stamp(self.around.store.boot());
-        Teller { id: self.settings.id.clone(), taken, status: self.around.status.clone(), store: self.around.store.clone() }
+        Teller::now(self.settings.id.clone(), self.around.status.clone(), self.around.store.clone())
     }
 
-    /// A picture fit to be stored, with the slots it serves.
-    fn capture(&mut self, begun: &Begun) -> Result<Put, Trouble> {
+    /// Pictures fit to be stored, with the slots they serve.
+    fn capture(&mut self, begun: &Begun) -> Result<Taken, Trouble> {
         let now_ms = boottime_now_ms();
         // Something came: it may be what the camera was at rest for.
         if self.plugs.as_ref().is_some_and(Plugs::news) {
@@ -304,30 +376,27 @@ impl Worker {
         if let Some(reason) = self.rest.reason(now_ms) {
             return Err(Trouble::Failed(reason));
         }
-        let first = begun.serving.first();
-        let label = first.map_or_else(
+        let label = begun.first.as_ref().map_or_else(
             || format!("{}/snap/{now_ms}", self.settings.id),
             |slot| format!("{}/{}/{}/{}", self.settings.id, slot.schedule, slot.boot, slot.due_ms),
         );
-        let want = Want { not_before_ms: now_ms, deadline: Deadline::after(self.settings.timeout), label };
-        // A byte for each capture in a row before this one that the process did not outlive.
-        let _ = std::fs::write(&self.note, "+".repeat(self.deaths));
-        let taken = catch_unwind(AssertUnwindSafe(|| self.take(&want)));
-        let _ = std::fs::remove_file(&self.note);
+        // Whatever an open camera gave before its slot was due is not that slot's picture.
+        let not_before_ms = begun.first.as_ref().map_or(now_ms, |slot| now_ms.max(slot.due_ms));
+        let want = Want { not_before_ms, deadline: Deadline::after(self.settings.timeout), label };
+        let taken = self.noted(|worker| worker.take(&want, begun));
         self.deaths = 0;
-        let picture = match taken {
-            Ok(Ok(picture)) => picture,
+        let taken = match taken {
+            Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
-                let failure = Failure::new(error.code(), &error);
                 match error.remedy() {
                     Remedy::Retry => {}
                     Remedy::Reopen => self.source = None,
                     Remedy::Fatal => {
                         self.source = None;
-                        self.rest.begin(boottime_now_ms(), failure.clone());
+                        self.rest.begin(boottime_now_ms(), failure(&error));
                     }
                 }
-                return Err(Trouble::Failed(failure));
+                return Err(Trouble::Failed(failure(&error)));
             }
             Err(panic) => {
                 (self.source, self.encoder) = (None, None);
@@ -338,43 +407,31 @@ impl Worker {
             }
         };
         self.rest = Rest::default();
-        let slots = lock(&self.shared.0).framed(begun.number, picture.taken_ms).ok_or(Trouble::Late)?;
-        Ok(Put {
-            camera: self.settings.id.clone(),
-            slots,
-            jpeg: picture.jpeg,
-            width: picture.width,
-            height: picture.height,
-            taken_ms: picture.taken_ms,
-            source: picture.source,
-            flags: picture.flags,
-        })
+        taken.filter(|_| lock(&self.shared.0).goes_on(begun.number)).ok_or(Trouble::Late)
     }
 
-    /// One frame, past the honesty gate, as JPEG. A kept session that turns out dead is opened anew once; where frames follow each
-    /// other, the next one is taken after a damaged one.
-    fn take(&mut self, want: &Want) -> Result<Picture, CaptureError> {
+    /// The pictures of one frame, past the honesty gate; `None` if the capture was given up as hung meanwhile. A kept session that
+    /// turns out dead is opened anew once; where frames follow each other, the next one is taken after a damaged one.
+    fn take(&mut self, want: &Want, begun: &Begun) -> Result<Option<Taken>, CaptureError> {
         loop {
-            match self.take_next(want) {
+            match self.take_next(want, begun) {
                 Err(e @ CaptureError::Damaged { .. }) if self.source.as_ref().is_some_and(|s| s.streams()) && !want.deadline.passed() => {
                     tracing::debug!(camera = %self.settings.id, error = %e, "taking the next frame");
                 }
                 other => {
-                    if !self.stays_open() {
-                        self.source = None;
-                    }
+                    self.close_unless_needed();
                     return other;
                 }
             }
         }
     }
 
-    fn take_next(&mut self, want: &Want) -> Result<Picture, CaptureError> {
+    fn take_next(&mut self, want: &Want, begun: &Begun) -> Result<Option<Taken>, CaptureError> {
         let was_open = self.source.is_some();
         let first = self.grab(want);
         // Such a source has waited for its camera already.
         let waited = matches!(first, Err(CaptureError::Unreachable { .. })) && self.source.as_ref().is_some_and(|s| s.streams());
-        let frame = match first {
+        let mut frame = match first {
             Err(e @ (CaptureError::Broken { .. } | CaptureError::Unreachable { .. })) if was_open && !waited && !want.deadline.passed() => {
                 tracing::debug!(camera = %self.settings.id, error = %e, "the open session was dead; trying a new one");
                 self.source = None;
@@ -382,194 +439,105 @@ impl Worker {
             }
             other => other?,
         };
-        let kind = self.source.as_ref().map_or("unknown", |s| s.kind());
+        let source = self.source.as_ref().map_or("unknown", |s| s.kind());
         let remarks = self.source.as_ref().map_or(&[][..], |s| s.flags());
         self.remember_warm_up();
-        if !self.stays_open() && !self.source.as_ref().is_some_and(|s| s.streams()) {
-            self.source = None;
+        if !self.source.as_ref().is_some_and(|s| s.streams()) {
+            self.close_unless_needed();
         }
-        let (width, height, taken_ms) = (frame.width, frame.height, frame.taken_ms);
+        let taken_ms = frame.taken_ms;
         let permits = self.around.permits.clone();
         permits.run(|| {
-            if self.encoder.is_none() && matches!(frame.data, FrameData::Yuv(_)) {
-                self.encoder = Some(jpeg::Encoder::new(self.settings.quality).map_err(|e| unusable(&self.settings, &e))?);
-            }
-            let (jpeg, mut flags) = judged_jpeg(frame, want, &self.settings, &mut self.encoder)?;
+            let mut flags = judged(&frame, want, &self.settings)?;
             flags.extend(remarks.iter().map(|flag| (*flag).to_owned()));
             // No sensor gives the same noise twice: the camera has frozen, though it stamps and sends.
-            let sum = crc32c::crc32c(&jpeg);
+            let sum = sum(&frame);
             if self.last.replace(sum) == Some(sum) {
                 flags.push("repeated".to_owned());
             }
-            Ok(Picture { jpeg, width, height, taken_ms, source: kind, flags })
+            let Some(serving) = lock(&self.shared.0).framed(begun.number, taken_ms) else { return Ok(None) };
+            let groups = shared_out(serving, !begun.asked.is_empty());
+            let last = groups.len() - 1;
+            let pictures = groups.into_iter().enumerate().map(|(i, (wish, slots))| {
+                let picture = developed(&mut frame, &wish, i == last, &self.settings, &mut self.encoder);
+                (wish, slots, picture.map_err(|e| failure(&e)))
+            });
+            Ok(Some(Taken { pictures: pictures.collect(), taken_ms, source, flags }))
         })
     }
 
-    fn stays_open(&self) -> bool {
-        stays_open(self.interval_ms, self.warm_up_ms)
+    fn close_unless_needed(&mut self) {
+        let now_ms = boottime_now_ms();
+        let next_ms = lock(&self.shared.0).next_ms(now_ms);
+        if self.habits.idle(now_ms, true, next_ms, self.tried_ms) == Idle::Close {
+            self.source = None;
+        }
     }
 
     fn remember_warm_up(&mut self) {
         let Some(measured_ms) = self.source.as_ref().and_then(|s| s.warm_up_ms()) else { return };
-        let before = self.warm_up_ms.replace(measured_ms);
+        let before = self.habits.warm_up_ms.replace(measured_ms);
         if before.is_none() {
-            let open = if self.stays_open() { "is kept open" } else { "is opened for each picture" };
-            tracing::info!(camera = %self.settings.id, warm_up_ms = measured_ms, "gave its first usable frame; it {open}");
+            let lead_ms = self.habits.lead_ms();
+            let open = if self.habits.stays_open() { "is kept open" } else { "is opened ahead of each picture" };
+            tracing::info!(camera = %self.settings.id, warm_up_ms = measured_ms, lead_ms, "gave its first usable frame; it {open}");
         }
     }
 
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError> {
-        if self.source.is_none() {
-            // A camera that is not there may come, but others of its slots fall due meanwhile.
-            let patience = Duration::from_millis(self.interval_ms.map_or(BUSY_WAIT_MAX_MS, |ms| (ms / 2).min(BUSY_WAIT_MAX_MS)));
-            let keep = stays_open(self.interval_ms, None);
-            self.source = Some(capture::open(&self.settings, keep, patience, self.around.runtime.clone())?);
-        }
-        match &mut self.source {
-            Some(source) => source.grab(want),
-            None => Err(CaptureError::Unreachable { camera: self.settings.id.to_string(), cause: "not open".into() }),
-        }
+        let now_ms = boottime_now_ms();
+        let next_ms = lock(&self.shared.0).next_ms(now_ms);
+        let follows = next_ms.is_some_and(|due_ms| self.habits.follows(now_ms, due_ms));
+        let stay = self.habits.stays_open() || follows;
+        let source = self.open()?;
+        source.stay_open(stay);
+        source.grab(want)
     }
-}
 
-/// Whether a camera is left open between its pictures.
-fn stays_open(interval_ms: Option<u64>, warm_up_ms: Option<u64>) -> bool {
-    let below_ms = KEEP_OPEN_BELOW_MS.max(warm_up_ms.unwrap_or(0) * KEEP_OPEN_BELOW_WARM_UPS);
-    interval_ms.is_some_and(|interval_ms| interval_ms < below_ms)
-}
-
-fn answer(asked: Vec<oneshot::Sender<SnapAnswer>>, answer: SnapAnswer) {
-    for asked in asked {
-        let _ = asked.send(answer.clone());
-    }
-}
-
-/// Tells status and ledger how a capture ended, from the camera's thread or, of a picture that was held, from the store's.
-struct Teller {
-    id: CameraId,
-    /// When the camera delivered.
-    taken: Stamp,
-    status: Status,
-    store: Store,
-}
-
-impl Teller {
-    /// `slots` get the outcome, unless the commit gave them theirs. Returns the answer for those who asked.
-    fn told(&self, slots: Vec<Slot>, result: Result<Stored, Trouble>) -> SnapAnswer {
-        let all = |outcome: Outcome| slots.iter().for_each(|slot| self.store.outcome(slot.clone(), outcome.clone()));
-        match result {
-            Ok(stored) => {
-                self.good();
-                Ok(stored)
+    /// The source, which opens the camera itself when it is told to do something with it.
+    fn open(&mut self) -> Result<&mut Box<dyn Source>, CaptureError> {
+        let source = match self.source.take() {
+            Some(source) => source,
+            None => {
+                // A camera that is not there may come, but others of its slots fall due meanwhile.
+                let most_ms = self.habits.interval_ms.map_or(BUSY_WAIT_MAX_MS, |ms| (ms / 2).min(BUSY_WAIT_MAX_MS));
+                let keep = self.habits.stays_open();
+                capture::open(&self.settings, keep, Duration::from_millis(most_ms), self.around.runtime.clone())?
             }
-            Err(Trouble::Failed(reason)) => {
-                failing(&self.status, &self.id, &reason);
-                all(Outcome::Failed { reason: reason.clone() });
-                Err(reason)
-            }
-            Err(Trouble::Full) => {
-                let reason = Failure::new("full", "the store is full: connect the hub, raise keep.bytes or make room on the disk");
-                failing(&self.status, &self.id, &reason);
-                all(Outcome::Skipped { reason: Skipped::Full });
-                Err(reason)
-            }
-            // Nothing can be written any more; the next start finds these slots without an outcome.
-            Err(Trouble::Fault) => Err(Failure::new("storage", "the store has failed")),
-            Err(Trouble::Late) => Err(Failure::new("hung", "the camera came back too late")),
-        }
-    }
-
-    fn good(&self) {
-        let id = &self.id;
-        self.status.edit(|now| {
-            // Its camera may be gone from the configuration by now.
-            let Some(state) = now.cameras.get_mut(id) else { return };
-            if state.state == CameraHealth::Failing {
-                tracing::info!(camera = %id, "delivers pictures again");
-            }
-            *state = CameraState {
-                state: CameraHealth::Ok,
-                last_good: Some(self.taken),
-                error: None,
-                captured: state.captured + 1,
-                ..state.clone()
-            };
-        });
+        };
+        Ok(self.source.insert(source))
     }
 }
 
-/// A capture failed. A lasting fault is logged when it starts, and once more when it ends.
-pub fn failing(status: &Status, id: &CameraId, reason: &Failure) {
-    status.edit(|now| {
-        let state = now.cameras.entry(id.clone()).or_insert_with(unknown);
-        if state.error.as_ref().is_none_or(|e| e.code != reason.code) {
-            tracing::error!(camera = %id, code = reason.code, "no picture: {}", reason.detail);
-        }
-        *state = CameraState { state: CameraHealth::Failing, error: Some(reason.clone()), failed: state.failed + 1, ..state.clone() };
-    });
-}
-
-/// A camera that has not been asked for a picture yet.
-pub fn unknown() -> CameraState {
-    CameraState { v: crate::protocol::VERSION, state: CameraHealth::Off, last_good: None, error: None, captured: 0, failed: 0 }
-}
-
-enum Trouble {
-    Failed(Failure),
-    Full,
-    Fault,
-    /// Given up as hung meanwhile: its slots have their outcome.
-    Late,
-}
-impl From<PutError> for Trouble {
-    fn from(e: PutError) -> Self {
-        match e {
-            PutError::Full => Self::Full,
-            PutError::Fault => Self::Fault,
-            PutError::Unusable(why) => Self::Failed(Failure::new("unusable", why)),
-        }
+/// Tells one frame from another.
+fn sum(frame: &Frame) -> u32 {
+    match &frame.data {
+        FrameData::Jpeg(jpeg) => crc32c::crc32c(jpeg),
+        FrameData::Yuv(yuv) => crc32c::crc32c_append(crc32c::crc32c(&yuv.y), &yuv.u),
     }
+}
+
+fn failure(error: &CaptureError) -> Failure {
+    Failure::new(error.code(), error)
 }
 
 /// Takes one picture without an agent: nothing is stored.
 pub fn take_once(settings: &settings::Camera, runtime: tokio::runtime::Handle) -> Result<Vec<u8>, Failure> {
-    let failure = |e: CaptureError| Failure::new(e.code(), &e);
     let now_ms = boottime_now_ms();
     let want = Want { not_before_ms: now_ms, deadline: Deadline::after(settings.timeout), label: format!("{}/snap/{now_ms}", settings.id) };
     // Who asks by hand is told at once that the camera is not there.
-    let mut source = capture::open(settings, false, Duration::ZERO, runtime).map_err(failure)?;
-    let mut encoder = Some(jpeg::Encoder::new(settings.quality).map_err(|e| failure(unusable(settings, &e)))?);
+    let mut source = capture::open(settings, false, Duration::ZERO, runtime).map_err(|e| failure(&e))?;
+    let mut encoder = None;
     loop {
-        let taken = source.grab(&want).and_then(|frame| judged_jpeg(frame, &want, settings, &mut encoder));
+        let taken = source.grab(&want).and_then(|mut frame| {
+            judged(&frame, &want, settings)?;
+            developed(&mut frame, &Wish::default(), true, settings, &mut encoder)
+        });
         match taken {
             Err(CaptureError::Damaged { .. }) if source.streams() && !want.deadline.passed() => {}
-            other => return other.map(|(jpeg, _)| jpeg).map_err(failure),
+            other => return other.map(|picture| picture.jpeg).map_err(|e| failure(&e)),
         }
     }
-}
-
-fn unusable(settings: &settings::Camera, cause: &dyn std::fmt::Display) -> CaptureError {
-    CaptureError::Damaged { camera: settings.id.to_string(), cause: cause.to_string() }
-}
-
-/// Past the honesty gate, then as JPEG: a camera's own untouched, planes through the encoder.
-fn judged_jpeg(
-    frame: Frame,
-    want: &Want,
-    settings: &settings::Camera,
-    encoder: &mut Option<jpeg::Encoder>,
-) -> Result<(Vec<u8>, Vec<String>), CaptureError> {
-    let limits = judge::Limits { not_before_ms: want.not_before_ms, pixels_max: settings.max_pixels };
-    let verdict = judge::judge(&frame, limits).map_err(|e| match e {
-        judge::Refusal::TooLarge { pixels, limit } => CaptureError::TooLarge { camera: settings.id.to_string(), pixels, limit },
-        other => unusable(settings, &other),
-    })?;
-    let jpeg = match (frame.data, encoder) {
-        (FrameData::Jpeg(jpeg), _) => jpeg,
-        (FrameData::Yuv(yuv), Some(encoder)) => encoder.encode(&yuv, frame.width, frame.height).map_err(|e| unusable(settings, &e))?,
-        (FrameData::Yuv(_), None) => return Err(unusable(settings, &"there is no encoder")),
-    };
-    Ok((jpeg, verdict.flags.into_iter().map(str::to_owned).collect()))
 }
 
 /// Removes notes of cameras that are not among these.
@@ -585,22 +553,3 @@ pub fn clean_notes(runtime_dir: &Path, cameras: &[settings::Camera]) {
 
 /// How long an ordered stop waits for camera threads.
 pub const STOP_WAIT: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_camera_stays_open_for_short_intervals_and_where_its_warm_up_would_cost_a_third() {
-        for (interval_s, warm_up_ms, open) in [
-            (Some(5), None, true),
-            (Some(10), None, false),
-            (Some(10), Some(400), false),
-            (Some(10), Some(3_400), true),
-            (Some(3600), Some(3_000), false),
-            (None, Some(60_000), false),
-        ] {
-            assert_eq!(stays_open(interval_s.map(|s| s * 1_000), warm_up_ms), open, "{interval_s:?} {warm_up_ms:?}");
-        }
-    }
-}

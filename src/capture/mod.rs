@@ -38,6 +38,15 @@ pub fn open(
     }
 }
 
+/// Whether a camera has to be opened, and then takes its time until it is ready.
+pub fn opens(camera: &Camera) -> bool {
+    match &camera.source.kind {
+        SourceKind::Rtsp(_) | SourceKind::V4l2(_) => true,
+        SourceKind::Pattern(options) => options.warm_up_ms > 0,
+        SourceKind::Command(_) => false,
+    }
+}
+
 /// Tells when devices come, for a camera that is one; `None` for others.
 pub fn plugs(camera: &Camera) -> Option<v4l2::plug::Plugs> {
     let watched = matches!(camera.source.kind, SourceKind::V4l2(_)).then(v4l2::plug::Plugs::watch)?;

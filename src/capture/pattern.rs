@@ -29,11 +29,24 @@ pub struct Pattern {
     options: PatternOptions,
     quality: u8,
     grabs: u64,
+    opened_ms: Option<u64>,
+    /// What its warm-up took.
+    warmed_ms: Option<u64>,
 }
 
 impl Pattern {
     pub fn new(camera: String, options: PatternOptions, quality: u8) -> Self {
-        Self { camera, options, quality, grabs: 0 }
+        Self { camera, options, quality, grabs: 0, opened_ms: None, warmed_ms: None }
+    }
+
+    /// Waits until the card is warm, or the deadline has passed.
+    fn await_warmth(&mut self, deadline: Deadline) {
+        let opened_ms = *self.opened_ms.get_or_insert_with(boottime_now_ms);
+        if self.warmed_ms.is_none() && self.options.warm_up_ms > 0 {
+            let warm = Deadline::at(opened_ms + self.options.warm_up_ms);
+            wait_until(warm.min(deadline).boottime_ms());
+            self.warmed_ms = warm.passed().then(|| boottime_now_ms() - opened_ms);
+        }
     }
 
     fn timeout(&self, want: &Want, asked_ms: u64, stage: &str) -> CaptureError {
@@ -86,11 +99,21 @@ impl Source for Pattern {
             }
             None => {}
         }
+        self.await_warmth(want.deadline);
         wait_until(want.not_before_ms.min(want.deadline.boottime_ms()));
         if want.deadline.passed() {
             return Err(self.timeout(want, asked_ms, "waiting for the test card"));
         }
         self.card(want)
+    }
+
+    fn warm_up(&mut self, deadline: Deadline) -> Result<(), CaptureError> {
+        self.await_warmth(deadline);
+        Ok(())
+    }
+
+    fn warm_up_ms(&self) -> Option<u64> {
+        self.warmed_ms
     }
 }
 
@@ -202,7 +225,7 @@ mod tests {
     const LABEL: &str = "gate/every-5m/3/305000";
 
     fn options(width: u32, height: u32) -> PatternOptions {
-        PatternOptions { width, height, fault: None, fault_every: 1, noise: 0, jpeg: false }
+        PatternOptions { width, height, fault: None, fault_every: 1, noise: 0, jpeg: false, warm_up_ms: 0 }
     }
     fn want(deadline_ms: u64) -> Want {
         let now = boottime_now_ms();
@@ -278,6 +301,20 @@ mod tests {
         ask.not_before_ms += 60;
         let frame = Pattern::new(String::new(), options(64, 64), 85).grab(&ask).unwrap();
         assert!(frame.taken_ms >= ask.not_before_ms);
+    }
+
+    #[test]
+    fn a_card_that_warms_up_does_so_once_and_can_do_it_ahead() {
+        let mut card = Pattern::new(String::new(), PatternOptions { warm_up_ms: 120, ..options(64, 64) }, 85);
+        let begun = boottime_now_ms();
+        card.warm_up(Deadline::at(begun + 30)).unwrap();
+        assert_eq!(card.warm_up_ms(), None, "the deadline came first");
+        let cold = card.grab(&want(1_000)).unwrap().taken_ms - begun;
+        let warm = card.grab(&want(1_000)).unwrap().taken_ms - begun;
+        assert!(cold >= 120 && warm < cold + 100, "{cold} {warm}");
+        assert!(card.warm_up_ms().is_some_and(|ms| ms >= 120));
+        let patience_ended = Pattern::new(String::new(), PatternOptions { warm_up_ms: 5_000, ..options(64, 64) }, 85).grab(&want(50));
+        assert_eq!(patience_ended.unwrap_err().code(), "timeout");
     }
 
     #[test]

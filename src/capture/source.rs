@@ -23,11 +23,20 @@ pub trait Source: Send {
     /// # Errors
     /// Says what the camera did; [`CaptureError::remedy`] says what to do with the source.
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError>;
+    /// Opens the camera ahead of its next grab, so that this finds it warm. Returns when it is, or at the deadline, and then the grab
+    /// goes on from there.
+    /// # Errors
+    /// As [`grab`](Self::grab), which tries again.
+    fn warm_up(&mut self, _deadline: Deadline) -> Result<(), CaptureError> {
+        Ok(())
+    }
+    /// Whether what the next grab has opened is left open after it.
+    fn stay_open(&mut self, _stay: bool) {}
     /// Remarks on the last frame, for its record.
     fn flags(&self) -> &'static [&'static str] {
         &[]
     }
-    /// How long this camera took from opening to a usable frame, where that was measured.
+    /// How long this camera took from opening to its being ready for a grab, where that was measured.
     fn warm_up_ms(&self) -> Option<u64> {
         None
     }

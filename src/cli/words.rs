@@ -4,9 +4,9 @@ use super::trouble::Trouble;
 use crate::api::{EraseAnswer, ExplainAnswer, ListAnswer, ReportAnswer, Row, StatusAnswer};
 use crate::capture::v4l2::list;
 use crate::clock::{Clock, SystemClock, within};
-use crate::model::{Outcome, Stamp};
-use crate::protocol::{Disk, DiskWritten, Flash, UNKNOWN, Written, WrittenFor, share};
-use crate::store::{DayRow, Erasure, SnapState, life_in_words};
+use crate::model::{Outcome, Quality, Stamp};
+use crate::protocol::{Disk, DiskWritten, Flash, Punctuality, UNKNOWN, Written, WrittenFor, share};
+use crate::store::{DayRow, Erasure, SnapState, grouped, life_in_words};
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
@@ -49,17 +49,47 @@ fn about(bytes: u64) -> String {
     format!("{value:.1} TB")
 }
 
-/// When a picture was taken; without a trusted clock, when that clock said, marked, and the seconds since boot.
-fn taken_in_words(time_ms: Option<i64>, taken: &Stamp) -> String {
+/// When a picture was taken; without a trusted clock, marked, what is known of it and the seconds since boot.
+fn taken_in_words(time_ms: Option<i64>, bounds_ms: (Option<i64>, Option<i64>), taken: &Stamp) -> String {
     match time_ms {
         Some(ms) => local(ms),
-        None => format!("≈ {} (boot {} + {} s)", local(taken.wall_ms), taken.boot, taken.boottime_ms / 1000),
+        None => {
+            // A clock that was carried over from the last shutdown says more than one bound alone that it agrees with.
+            let agrees = match bounds_ms {
+                (Some(earliest), None) => taken.wall_ms >= earliest,
+                (None, Some(latest)) => taken.wall_ms <= latest,
+                (bound, _) => bound.is_none(),
+            };
+            let said = (taken.quality > Quality::Unset && agrees).then(|| format!("≈ {}", local(taken.wall_ms)));
+            let about = said.or_else(|| between(bounds_ms)).unwrap_or_else(|| format!("≈ {}", local(taken.wall_ms)));
+            format!("{about} (boot {} + {} s)", taken.boot, taken.boottime_ms / 1000)
+        }
+    }
+}
+
+/// Not before and not after, such as `≈ 2026-11-22 12:05 … 2026-11-23 07:40 +01:00`.
+fn between(bounds_ms: (Option<i64>, Option<i64>)) -> Option<String> {
+    let at = |ms: i64, form: &str| {
+        let utc = DateTime::from_timestamp_millis(ms)?;
+        Some(utc.with_timezone(&Local).format(form).to_string())
+    };
+    let (minute, zoned) = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M %:z");
+    match bounds_ms {
+        (Some(earliest), Some(latest)) => {
+            let zone = |ms| at(ms, "%:z");
+            // Two hours apart, summer time may have ended between them.
+            let first = at(earliest, if zone(earliest) == zone(latest) { minute } else { zoned })?;
+            Some(format!("≈ {first} … {}", at(latest, zoned)?))
+        }
+        (Some(earliest), None) => Some(format!("≈ after {}", at(earliest, zoned)?)),
+        (None, Some(latest)) => Some(format!("≈ before {}", at(latest, zoned)?)),
+        (None, None) => None,
     }
 }
 
 pub fn list_in_words(list: &ListAnswer) -> String {
     let mut out = String::new();
-    for Row { id, camera, slots, taken, time_ms, bytes, state, pinned, .. } in &list.snapshots {
+    for Row { id, camera, slots, taken, time_ms, earliest_ms, latest_ms, bytes, state, pinned, .. } in &list.snapshots {
         let state = match state {
             SnapState::Pending => "waits for the hub",
             SnapState::Acknowledged => "safe",
@@ -72,7 +102,8 @@ pub fn list_in_words(list: &ListAnswer) -> String {
         } else {
             slots.iter().map(|s| s.schedule.as_str()).collect::<Vec<_>>().join(",")
         };
-        let _ = writeln!(out, "{id:<24} {camera:<12} {:<44} {:>9}  {why:<16} {state}", taken_in_words(*time_ms, taken), about(*bytes));
+        let when = taken_in_words(*time_ms, (*earliest_ms, *latest_ms), taken);
+        let _ = writeln!(out, "{id:<24} {camera:<12} {when:<44} {:>9}  {why:<16} {state}", about(*bytes));
     }
     match (&list.next, list.snapshots.is_empty()) {
         (Some(next), _) => _ = writeln!(out, "more with --before {next}"),
@@ -80,6 +111,14 @@ pub fn list_in_words(list: &ListAnswer) -> String {
         (None, false) => {}
     }
     out
+}
+
+/// How long after they were due its pictures were taken.
+fn on_time_in_words(on_time: &Punctuality) -> Option<String> {
+    let seconds = |ms: u64| if ms < 1_000 { format!("{ms} ms") } else { format!("{} s", (ms as f64 / 100.0).round() / 10.0) };
+    let (within_ms, share) = on_time.mostly()?;
+    let (within, worst, of) = (seconds(within_ms), seconds(on_time.worst_ms), grouped(on_time.of));
+    Some(format!("on time: {share} % within {within}, worst {worst} (of {of})"))
 }
 
 pub fn status_in_words(s: &StatusAnswer) -> String {
@@ -132,7 +171,7 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
     for (id, camera) in &s.cameras {
         let last = camera.last_good.map_or_else(
             || "no picture yet".to_owned(),
-            |t| format!("last picture {}", taken_in_words(t.quality.trusted().then_some(t.wall_ms), &t)),
+            |t| format!("last picture {}", taken_in_words(t.quality.trusted().then_some(t.wall_ms), (None, None), &t)),
         );
         let state = serde_json::to_string(&camera.state).unwrap_or_default();
         let _ = writeln!(
@@ -142,6 +181,9 @@ pub fn status_in_words(s: &StatusAnswer) -> String {
             camera.captured,
             camera.failed
         );
+        if let Some(on_time) = on_time_in_words(&camera.on_time) {
+            let _ = writeln!(out, "         {on_time}");
+        }
         if let Some(error) = &camera.error {
             let _ = writeln!(out, "         {} ({})", error.detail, error.code);
         }
@@ -194,7 +236,11 @@ pub fn explain_in_words(e: &ExplainAnswer) -> String {
     let Some(outcome) = &e.outcome else {
         return format!("nothing is on record for {} near that time", e.schedule);
     };
-    let at = e.time_ms.map(local).unwrap_or_default();
+    let at = match (e.unsure, e.time_ms) {
+        (true, said_ms) => between((e.earliest_ms, e.latest_ms)).or(said_ms.map(|ms| format!("≈ {}", local(ms)))),
+        (false, ms) => ms.map(local),
+    };
+    let at = at.unwrap_or_default();
     let whose = e.camera.as_ref().map_or_else(|| e.schedule.to_string(), |camera| format!("{} at {camera}", e.schedule));
     let mut out = format!("{at} {whose}: {outcome}");
     if matches!(outcome, Outcome::Captured { .. }) {
@@ -321,3 +367,6 @@ pub fn device_in_words(device: &list::DeviceInfo) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

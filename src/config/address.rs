@@ -131,7 +131,7 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// Reads the options of a test card: `?size=640x480&fault=late:500`.
 fn pattern(options: &str) -> Result<PatternOptions, String> {
-    let mut card = PatternOptions { width: 640, height: 480, fault: None, fault_every: 1, noise: 0, jpeg: false };
+    let mut card = PatternOptions { width: 640, height: 480, fault: None, fault_every: 1, noise: 0, jpeg: false, warm_up_ms: 0 };
     let options = match options.strip_prefix('?') {
         Some(options) => options,
         None if options.is_empty() => return Ok(card),
@@ -164,7 +164,11 @@ fn pattern(options: &str) -> Result<PatternOptions, String> {
                     _ => return Err(wrong("0 or 1")),
                 }
             }
-            _ => return Err("a test card has these options: size, fault, fault_every, noise, jpeg".to_owned()),
+            "warm_up" => {
+                let warm_up_ms = value.parse().ok().filter(|ms| *ms <= PATTERN_DELAY_MAX_MS);
+                card.warm_up_ms = warm_up_ms.ok_or_else(|| wrong("in milliseconds, such as warm_up=2000"))?;
+            }
+            _ => return Err("a test card has these options: size, fault, fault_every, noise, jpeg, warm_up".to_owned()),
         }
     }
     match (fault_every, card.fault) {
@@ -235,11 +239,20 @@ mod tests {
 
     #[test]
     fn a_test_card_takes_all_its_options() {
-        let SourceKind::Pattern(card) = source("pattern:?size=1280x720&fault=late:500&fault_every=10&noise=30&jpeg=1").unwrap().kind else {
+        let SourceKind::Pattern(card) =
+            source("pattern:?size=1280x720&fault=late:500&fault_every=10&noise=30&jpeg=1&warm_up=700").unwrap().kind
+        else {
             panic!()
         };
-        let wanted =
-            PatternOptions { width: 1280, height: 720, fault: Some(PatternFault::Late(500)), fault_every: 10, noise: 30, jpeg: true };
+        let wanted = PatternOptions {
+            width: 1280,
+            height: 720,
+            fault: Some(PatternFault::Late(500)),
+            fault_every: 10,
+            noise: 30,
+            jpeg: true,
+            warm_up_ms: 700,
+        };
         assert_eq!(card, wanted);
         for (text, fault) in [("stuck:9", PatternFault::Stuck(9)), ("hang", PatternFault::Hang), ("panic", PatternFault::Panic)] {
             assert_eq!(super::fault(text), Ok(fault));

@@ -5,27 +5,27 @@
 
 use super::{
     address,
+    keys::{choice, id, named, required, within},
     password::{Surroundings, absolute, password},
     raw::{self, At, Section},
-    report::{ConfigErrors, Finding, Report, quoted},
+    report::{ConfigErrors, Finding, Report},
+    schedule::{self, Around},
     secret::SourceKind,
-    settings::{Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull, Wish},
+    settings::{Camera, Hub, Keep, Level, Log, Mount, Profile, Schedule, Settings, Store, Tls, WhenFull},
     thin,
-    units::{self, InWords, SizeInWords},
+    units::{self, SizeInWords},
     video,
+    zones::Zones,
 };
 use crate::model::{
     CAMERAS_MAX, CameraId, GRAB_TIMEOUT_DEFAULT_MS, GRAB_TIMEOUT_MAX_MS, GRAB_TIMEOUT_MIN_MS, KEEP_AGE_MIN_MS, KEEP_ALIVE_DEFAULT_MS,
-    KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, KEEP_COUNT_LIMIT, KEEP_COUNT_MIN, NodeId, PERIOD_MAX_MS, PERIOD_MIN_MS,
-    PIXELS_LIMIT, PIXELS_MAX, QUALITY_DEFAULT, SCHEDULES_MAX, SlugError,
+    KEEP_ALIVE_MAX_MS, KEEP_ALIVE_MIN_MS, KEEP_BYTES_MIN, KEEP_COUNT_LIMIT, KEEP_COUNT_MIN, NodeId, PIXELS_LIMIT, PIXELS_MAX,
+    QUALITY_DEFAULT, SCHEDULES_MAX,
 };
-use crate::schedule::{Align, Grid, Misfire, Rule, When, default_phase_ms};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ pub const DATA_DIR_DEFAULT: &str = "/var/lib/shutterd";
 pub const RUNTIME_DIR_DEFAULT: &str = "/run/shutterd";
 
 const ROOT_KEYS: [&str; 7] = ["node", "hub", "store", "keep", "log", "cameras", "schedules"];
+const NODE_KEYS: [&str; 4] = ["id", "zone", "latitude", "longitude"];
 const HUB_KEYS: [&str; 7] = ["url", "password_file", "password_credential", "ca_file", "client_cert_file", "client_key_file", "keep_alive"];
 const STORE_KEYS: [&str; 5] = ["dir", "runtime_dir", "when_full", "profile", "require_mount"];
 const KEEP_KEYS: [&str; 6] = ["age", "bytes", "count", "thin", "free", "free_inodes"];
@@ -51,9 +52,7 @@ const CAMERA_KEYS: [&str; 12] = [
     "keep_bytes",
     "keep_count",
 ];
-const SCHEDULE_KEYS: [&str; 5] = ["camera", "every", "align", "phase", "enabled"];
 
-const DURATION: &str = "a duration such as \"5m\"";
 const SIZE: &str = "a size such as \"20 GiB\"";
 const PATH: &str = "a path such as \"/etc/shutterd/ca.pem\"";
 
@@ -75,7 +74,10 @@ pub(super) fn data_dir(text: &str) -> PathBuf {
 }
 
 fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Report) -> Option<Settings> {
-    let node = node(root, around, report);
+    let mut zones = Zones::default();
+    let node_section = root.section("node", &NODE_KEYS, report);
+    let node = node(node_section.as_ref(), around, report);
+    let (home, place_refused) = schedule::home(node_section.as_ref(), around.zone.as_deref(), &mut zones, report);
     let hub = match root.section("hub", &HUB_KEYS, report) {
         Some(section) => hub(&section, around, report).map(Some),
         None => Some(None),
@@ -89,14 +91,18 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
     });
 
     let camera_sections = root.named("cameras", &CAMERA_KEYS, report);
-    let schedule_sections = root.named("schedules", &SCHEDULE_KEYS, report);
+    let schedule_sections = root.named("schedules", &schedule::KEYS, report);
     too_many("cameras", camera_sections.len(), CAMERAS_MAX, camera_sections.get(CAMERAS_MAX).map(|(name, _)| name.at), report);
     too_many("schedules", schedule_sections.len(), SCHEDULES_MAX, schedule_sections.get(SCHEDULES_MAX).map(|(name, _)| name.at), report);
     // Names are known even of cameras with mistakes, so that their schedules are not called wrong as well.
     let names: Vec<&str> = camera_sections.iter().map(|(name, _)| name.value).collect();
     let cameras: Vec<Option<Camera>> = camera_sections.iter().map(|(name, section)| camera(name, section, around, report)).collect();
+    let common = Around { cameras: &names, node: node.as_ref(), home: &home, place_refused };
     let schedules: Vec<Option<Schedule>> =
-        schedule_sections.iter().map(|(name, section)| schedule(name, section, &names, node.as_ref(), report)).collect();
+        schedule_sections.iter().map(|(name, section)| schedule::schedule(name, section, &common, &mut zones, report)).collect();
+    let places = schedule_sections.iter().map(|(name, _)| name.at).zip(&schedules);
+    let known: Vec<_> = places.filter_map(|(at, schedule)| Some((at, schedule.as_ref()?))).collect();
+    schedule::warn_of_copies(&known, report);
 
     for (name, section) in &camera_sections {
         let share = (size(section, "keep_bytes", report), section.number("keep_count", KEEP_COUNT_MIN..=KEEP_COUNT_LIMIT, report));
@@ -111,6 +117,7 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
     }
     let settings = Settings {
         node: node?,
+        home,
         cameras: cameras.into_iter().collect::<Option<_>>()?,
         schedules: schedules.into_iter().collect::<Option<_>>()?,
         hub: hub?,
@@ -127,10 +134,8 @@ fn settings(root: &Section, text: &str, around: &Surroundings, report: &mut Repo
     Some(settings)
 }
 
-fn node(root: &Section, around: &Surroundings, report: &mut Report) -> Option<NodeId> {
-    if let Some(section) = root.section("node", &["id"], report)
-        && section.has("id")
-    {
+fn node(section: Option<&Section>, around: &Surroundings, report: &mut Report) -> Option<NodeId> {
+    if let Some(section) = section.filter(|section| section.has("id")) {
         return section.parsed("id", "an id such as \"river-07\"", report, id).map(|id| id.value);
     }
     let serial = around.serial.as_deref().and_then(|serial| serial.parse().ok());
@@ -274,71 +279,6 @@ fn camera(name: &At<&str>, section: &Section, around: &Surroundings, report: &mu
         max_pixels: max_pixels.unwrap_or(PIXELS_MAX),
         video,
     })
-}
-
-fn schedule(name: &At<&str>, section: &Section, cameras: &[&str], node: Option<&NodeId>, report: &mut Report) -> Option<Schedule> {
-    let id = named(name, "schedule", report);
-    required(section, "camera", "the camera it is for, such as camera = \"gate\"", report);
-    let camera = section.parsed("camera", "the name of a camera, such as \"gate\"", report, |text| {
-        if !cameras.contains(&text) {
-            let names = cameras.iter().copied().filter(|name| name.parse::<CameraId>().is_ok());
-            return Err(format!("{} is no camera of this file; {}", quoted(text), raw::suggestion(text, names)));
-        }
-        // A camera with a wrong name was told of at its own line.
-        Ok(text.parse::<CameraId>().ok())
-    });
-    required(section, "every", "how often, such as every = \"5m\"", report);
-    let every = within(section, "every", PERIOD_MIN_MS..=PERIOD_MAX_MS, report);
-    let align = choice(section, "align", &[("clock", Align::Clock), ("boot", Align::Boot)], report);
-    let phase = section.parsed("phase", DURATION, report, |text| {
-        let phase = units::duration_ms(text)?;
-        match every {
-            Some(every) if phase >= every => Err(format!("{} must be shorter than the period of {}", InWords(phase), InWords(every))),
-            _ => Ok(phase),
-        }
-    });
-    let enabled = section.flag("enabled", report).unwrap_or(true);
-    let (id, period_ms) = (id?, every?);
-    let phase_ms = phase.map_or_else(|| node.map(|node| default_phase_ms(node, &id, period_ms)), |phase| Some(phase.value))?;
-    let grid = Grid { period_ms, phase_ms, align: align.unwrap_or(Align::Clock) };
-    let rule = Rule { when: When::Grid(grid), during: None, jitter_ms: 0, burst: 1, misfire: Misfire::Skip, grace_ms: 0 };
-    Some(Schedule { id, camera: camera?.value?, enabled, rule, wish: Wish::default() })
-}
-
-fn id<T: FromStr<Err = SlugError>>(text: &str) -> Result<T, String> {
-    let advice = "use 1 to 32 of a-z, 0-9, - and _, starting with a letter or digit";
-    text.parse().map_err(|_| format!("{} is not an id: {advice}", quoted(text)))
-}
-
-/// The name that is part of a section's title.
-fn named<T: FromStr<Err = SlugError>>(name: &At<&str>, what: &str, report: &mut Report) -> Option<T> {
-    id(name.value).map_err(|complaint| report.error(name.at, format!("name of a {what}: {complaint}"))).ok()
-}
-
-fn required(section: &Section, key: &str, meaning: &str, report: &mut Report) {
-    if !section.has(key) {
-        section.error(key, format!("is missing; write {meaning}"), report);
-    }
-}
-
-/// A duration within bounds, in milliseconds.
-fn within(section: &Section, key: &str, bounds: RangeInclusive<u64>, report: &mut Report) -> Option<u64> {
-    let found = section.parsed(key, DURATION, report, |text| match units::duration_ms(text)? {
-        ms if ms < *bounds.start() => Err(format!("{} is too short; write {} or more", InWords(ms), InWords(*bounds.start()))),
-        ms if ms > *bounds.end() => Err(format!("{} is too long; write {} or less", InWords(ms), InWords(*bounds.end()))),
-        ms => Ok(ms),
-    });
-    found.map(|found| found.value)
-}
-
-fn choice<T: Copy>(section: &Section, key: &str, choices: &[(&'static str, T)], report: &mut Report) -> Option<T> {
-    let all: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    let expected = format!("one of {}", all.join(", "));
-    let chosen = section.parsed(key, &expected, report, |text| {
-        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        found.ok_or_else(|| format!("{} is not {expected}", quoted(text)))
-    });
-    chosen.map(|chosen| chosen.value)
 }
 
 fn too_many(what: &str, count: usize, most: usize, first_over: Option<usize>, report: &mut Report) {

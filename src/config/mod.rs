@@ -9,15 +9,21 @@ mod board;
 mod checked;
 pub mod command;
 pub mod kept;
+mod keys;
+pub mod moments;
 mod password;
 mod raw;
 mod report;
+mod schedule;
+mod schedule_words;
 pub mod secret;
 pub mod settings;
 pub mod text;
 mod thin;
 pub mod units;
 mod video;
+pub mod windows;
+pub mod zones;
 
 pub use board::board_serial;
 pub use checked::{DATA_DIR_DEFAULT, RUNTIME_DIR_DEFAULT};
@@ -96,7 +102,13 @@ pub fn load_or_kept(path: &Path, data_dir: Option<&Path>) -> Result<Loaded, Conf
 fn surroundings(file: Option<&Path>) -> Surroundings {
     let others_may_read = |path| std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o004 != 0);
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Surroundings { credentials_dir, serial: board_serial(), passwords_may_be_missing: false, open_file: file.is_some_and(others_may_read) }
+    Surroundings {
+        credentials_dir,
+        serial: board_serial(),
+        zone: zones::of_system(),
+        passwords_may_be_missing: false,
+        open_file: file.is_some_and(others_may_read),
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {

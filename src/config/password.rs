@@ -15,6 +15,8 @@ pub(super) struct Surroundings {
     pub credentials_dir: Option<PathBuf>,
     /// Default of the node's id.
     pub serial: Option<String>,
+    /// The zone that the system is set to: default of the node's.
+    pub zone: Option<String>,
     /// A password that cannot be read is a warning: taking pictures matters more than sending them. Set for the kept
     /// file only, which somebody accepted once with all its passwords.
     pub passwords_may_be_missing: bool,

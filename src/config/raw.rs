@@ -8,6 +8,9 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use toml::de::{DeTable, DeValue};
 
+/// Texts of one list.
+const LIST_MAX: usize = 64;
+
 /// A value, and where it stands in the text (byte offset).
 #[derive(Debug, Clone)]
 pub(super) struct At<T> {
@@ -123,6 +126,56 @@ impl<'a, 't> Section<'a, 't> {
         found
     }
 
+    /// A number with or without a fraction.
+    pub fn decimal(&self, key: &str, range: RangeInclusive<f64>, report: &mut Report) -> Option<f64> {
+        let value = self.table.get(key)?;
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let text = match value.get_ref() {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) => number.as_str(),
+            other => {
+                self.wrong_type(key, &expected, other, report);
+                return None;
+            }
+        };
+        let found = text.parse().ok().filter(|number| range.contains(number));
+        if found.is_none() {
+            self.error(key, format!("{text} is out of range; write {expected}"), report);
+        }
+        found
+    }
+
+    /// A text, or a list of texts: what `read` makes of each, or its complaints, each at the line of its text.
+    pub fn each_parsed<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        report: &mut Report,
+        mut read: impl FnMut(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let value = self.table.get(key)?;
+        let items = match value.get_ref() {
+            DeValue::Array(items) => items.iter().collect(),
+            _ => vec![value],
+        };
+        if items.is_empty() {
+            self.error(key, format!("is an empty list; write {expected}"), report);
+        }
+        if items.len() > LIST_MAX {
+            self.error(key, format!("is a list of {}; {LIST_MAX} is the most", items.len()), report);
+            return None;
+        }
+        let mut found = Vec::with_capacity(items.len());
+        for item in &items {
+            match item.get_ref().as_str().map(&mut read) {
+                Some(Ok(value)) => found.push(value),
+                Some(Err(complaint)) => report.error(item.span().start, format!("{} {key}: {complaint}", self.title)),
+                None => self.wrong_type(key, expected, item.get_ref(), report),
+            }
+        }
+        (!found.is_empty() && found.len() == items.len()).then_some(found)
+    }
+
     pub fn flag(&self, key: &str, report: &mut Report) -> Option<bool> {
         let value = self.table.get(key)?;
         let found = value.get_ref().as_bool();
@@ -180,13 +233,18 @@ impl<'a, 't> Section<'a, 't> {
 
 /// The known name that was probably meant, or all of them.
 pub(super) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
-    let nearest = known.clone().map(|candidate| (distance(name, candidate), candidate)).min();
-    match nearest {
-        // A third of the letters wrong is still a slip; more is another word.
-        Some((wrong, candidate)) if wrong <= 1 + candidate.len() / 3 => format!("did you mean \"{candidate}\"?"),
-        Some(_) => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    match nearest(name, known.clone()) {
+        Some(candidate) => format!("did you mean \"{candidate}\"?"),
+        None if known.clone().next().is_some() => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
         None => "there is none yet".to_owned(),
     }
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (wrong, candidate) = known.map(|candidate| (distance(name, candidate), candidate)).min()?;
+    // A third of the letters wrong is still a slip; more is another word.
+    (wrong <= 1 + candidate.len() / 3).then_some(candidate)
 }
 
 /// Levenshtein distance, of names short enough to be slips.

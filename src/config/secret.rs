@@ -36,6 +36,8 @@ pub struct PatternOptions {
     pub noise: u8,
     /// Give a ready JPEG, as an MJPEG camera does, instead of planar YUV.
     pub jpeg: bool,
+    /// How long it takes from its opening to its first picture, as a sensor does.
+    pub warm_up_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,13 @@
 
 use crate::config::secret::{Secret, SourceUrl};
 use crate::model::{CameraId, ECONOMY_WINDOW_MS, NodeId, Priority, ScheduleId, Tier};
-use crate::schedule::Rule;
+use crate::schedule::{Place, Rule, Zone};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub node: NodeId,
+    pub home: Home,
     pub cameras: Vec<Camera>,
     pub schedules: Vec<Schedule>,
     /// Without a hub every stored picture counts as acknowledged.
@@ -19,6 +20,24 @@ pub struct Settings {
     pub log: Log,
     /// First 8 hex digits of the SHA-256 of the file: goes into every record.
     pub version: String,
+}
+
+/// Where the node is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Home {
+    /// Of schedules that name no other.
+    pub zone: Zone,
+    pub zone_from: ZoneFrom,
+    /// What the sun is reckoned for.
+    pub place: Option<Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZoneFrom {
+    File,
+    System,
+    /// Neither says: UTC.
+    Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -251,7 +251,10 @@ f.toml:6: a second section of the name \"node\" (the first is on line 3); give o
             "[schedules.a]\ncamera = \"gate\"\nevery = \"5m\"\nphase = \"5m\"\n",
             "6: [schedules.a] phase: 5 min must be shorter than the period of 5 min",
         ),
-        ("[schedules.a]\ncamera = \"gate\"\n", "3: [schedules.a] every: is missing; write how often, such as every = \"5m\""),
+        (
+            "[schedules.a]\ncamera = \"gate\"\n",
+            "3: [schedules.a] every: is missing; write when: every = \"5m\", at = [\"06:00\", \"sunset\"] or cron = \"0 6 * * mon-fri\"",
+        ),
         ("[schedules.a]\nevery = \"5m\"\n", "3: [schedules.a] camera: is missing; write the camera it is for, such as camera = \"gate\""),
         (
             "[schedules.a]\ncamera = \"gate\"\nevery = \"5m\"\nalign = \"utc\"\n",

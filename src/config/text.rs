@@ -3,15 +3,16 @@
 //! Shows no credential: addresses print without them, and passwords only as "with a password".
 
 use super::{
+    schedule_words,
     settings::{Camera, Hub, Mount, Profile, Schedule, Settings, WhenFull},
     thin,
     units::{InWords, SizeInWords},
     video,
 };
 use crate::model::{ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, Quality};
-use crate::schedule::{Align, When, default_phase_ms};
-use chrono::{Local, TimeZone};
-use std::fmt::{self, Write};
+use crate::schedule::Zone;
+use chrono::{FixedOffset, TimeZone};
+use std::fmt::Write;
 
 /// When a schedule is due next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,21 +24,12 @@ pub struct Due {
 
 /// The settings in words, a line for each thing. `next_due` tells the next instants of a schedule, soonest first.
 pub fn in_words(settings: &Settings, clock: Quality, next_due: &dyn Fn(&Schedule) -> Vec<Due>) -> String {
-    in_words_at(settings, clock, next_due, &Local)
-}
-
-fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
-    settings: &Settings,
-    clock: Quality,
-    next_due: &dyn Fn(&Schedule) -> Vec<Due>,
-    zone: &Z,
-) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let mut say = |line: String| {
         let _ = writeln!(out, "{line}");
     };
-    say(format!("node {}", settings.node));
+    say(format!("node {}{}", settings.node, schedule_words::home(settings)));
     for camera in &settings.cameras {
         say(camera_in_words(camera));
     }
@@ -45,9 +37,9 @@ fn in_words_at<Z: TimeZone<Offset: fmt::Display>>(
         say("no cameras".to_owned());
     }
     for schedule in &settings.schedules {
-        say(schedule_in_words(&settings.node, schedule));
+        schedule_words::in_words(settings, schedule).into_iter().for_each(&mut say);
         if schedule.enabled {
-            say(format!("    {}", due_in_words(&next_due(schedule), clock, zone)));
+            say(format!("    {}", due_in_words(&next_due(schedule), clock, schedule_words::zone(settings, schedule))));
         }
     }
     match &settings.hub {
@@ -92,25 +84,11 @@ fn camera_in_words(camera: &Camera) -> String {
     format!("camera {id}: {source}{login}{video}, timeout {timeout}, quality {quality}, at most {max_pixels} pixels")
 }
 
-fn schedule_in_words(node: &crate::model::NodeId, schedule: &Schedule) -> String {
-    let Schedule { id, camera, .. } = schedule;
-    let When::Grid(grid) = &schedule.rule.when else { return format!("schedule {id}: camera {camera}") };
-    let (every, own) = (InWords(grid.period_ms), default_phase_ms(node, id, grid.period_ms));
-    let align = match grid.align {
-        Align::Clock => "on the clock (UTC multiples, ",
-        Align::Boot => "since boot (",
-    };
-    let phase = match grid.phase_ms {
-        ms if ms == own => "phase of its own from node and schedule name".to_owned(),
-        ms => format!("phase {}", InWords(ms)),
-    };
-    let off = if schedule.enabled { "" } else { ", disabled" };
-    format!("schedule {id}: camera {camera}, every {every}, {align}{phase}){off}")
-}
-
-fn due_in_words<Z: TimeZone<Offset: fmt::Display>>(due: &[Due], clock: Quality, zone: &Z) -> String {
+fn due_in_words(due: &[Due], clock: Quality, zone: &Zone) -> String {
     let on_the_wall = |due: &Due| {
-        let instant = zone.timestamp_millis_opt(due.wall_ms?).single()?;
+        let wall_ms = due.wall_ms?;
+        let offset_s = zone.span(wall_ms.div_euclid(1_000)).offset_s;
+        let instant = FixedOffset::east_opt(i32::try_from(offset_s).ok()?)?.timestamp_millis_opt(wall_ms).single()?;
         Some(instant.format("%Y-%m-%d %H:%M:%S %:z").to_string())
     };
     let since_boot = |due: &Due| format!("boot + {}", InWords(due.boottime_ms));
@@ -186,11 +164,11 @@ fn keep_in_words(settings: &Settings) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::FixedOffset;
 
     const FILE: &str = r#"
 [node]
 id = "river-07"
+zone = "Europe/Berlin"
 [hub]
 url = "mqtts://river-07:hunter2@hub.example"
 ca_file = "/etc/shutterd/ca.pem"
@@ -214,10 +192,9 @@ enabled = false
     fn check_says_in_words_what_it_understood_and_no_secret() {
         let (settings, _) = crate::config::parse(FILE, "f.toml").unwrap();
         let next = |_: &Schedule| vec![Due { boottime_ms: 7_500_000, wall_ms: Some(1_795_381_500_000) }];
-        let zone = FixedOffset::east_opt(3600).unwrap();
-        let said = in_words_at(&settings, Quality::Ntp, &next, &zone);
+        let said = in_words(&settings, Quality::Ntp, &next);
         let expected = format!(
-            "node river-07
+            "node river-07, zone Europe/Berlin
 camera gate: rtsp://10.0.0.5/stream as admin, with a password, timeout 10 s, quality 85, at most 33177600 pixels
 schedule gate-5m: camera gate, every 5 min, on the clock (UTC multiples, phase 1 min 12 s)
     next: 2026-11-22 22:05:00 +01:00

@@ -27,7 +27,7 @@ pub(super) fn video(section: &Section, report: &mut Report) -> Video {
     Video { size, rate, format, controls }
 }
 
-fn size(text: &str) -> Result<(u32, u32), String> {
+pub(super) fn size(text: &str) -> Result<(u32, u32), String> {
     let side = |text: &str| text.parse::<u32>().ok().filter(|side| (1..=SIDE_MAX).contains(side));
     let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
     sides.ok_or_else(|| format!("{} is not a size in pixels; write one such as \"1920x1080\"", quoted(text)))

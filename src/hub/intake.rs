@@ -73,6 +73,13 @@ impl Replies {
             self.close(node, store);
         }
     }
+    fn rev(&mut self, node: &NodeId, store: StoreId, seq: Seq, rev: u32) {
+        let ack = self.to(node, store);
+        ack.revs.push((seq, rev));
+        if ack.revs.len() >= ACK_HAVE_MAX {
+            self.close(node, store);
+        }
+    }
     fn close(&mut self, node: &NodeId, store: StoreId) {
         if let Some(ack) = self.open.remove(&(node.clone(), store)) {
             self.full.push((node.clone(), ack));
@@ -112,7 +119,7 @@ impl Intake {
                 Topic::State => self.state(&node, &message.payload).await?,
                 Topic::Info => self.info(&node, &message.payload).await?,
                 Topic::Camera(camera) => self.camera(&node, camera, &message.payload).await?,
-                Topic::Snap(camera) => self.snap(&node, &camera, &message.payload).await?,
+                Topic::Snap(camera) => self.snap(&node, &camera, &message.payload, &mut replies).await?,
                 // The hub's own voice, and answers to commands, which go to whoever gave them.
                 Topic::Ack | Topic::Cmd | Topic::Res => {}
             }
@@ -353,22 +360,35 @@ impl Intake {
         self.objects.put(&format!("node/{node}/cam/{camera}.json"), json(&seen)).await
     }
 
-    /// A record alone: its clock was put right later, or its picture is still to come.
-    async fn snap(&mut self, node: &NodeId, camera: &CameraId, payload: &[u8]) -> Result<(), StorageFault> {
+    /// A record alone: the clock was put right after its picture was taken. The picture may be still to come; then the record lies where
+    /// it will stand beside it, and nothing else speaks of it.
+    async fn snap(&mut self, node: &NodeId, camera: &CameraId, payload: &[u8], replies: &mut Replies) -> Result<(), StorageFault> {
         let Some(record) = parse::<Record>(node, payload) else { return Ok(()) };
-        if record.node != *node || record.camera != *camera {
-            tracing::warn!(%node, "ignored a record that names another node or camera");
+        // As with pictures, the node may have had another name.
+        if record.camera != *camera {
+            tracing::warn!(%node, "ignored a record that names another camera");
             return Ok(());
         }
-        let hashes: Vec<Hash8> = self.shelves.of(&self.objects, node, record.id.store).await?.hashes_of(record.id.seq).collect();
-        for hash8 in hashes {
+        let hashes: Vec<Hash8> = match record.hash8 {
+            Some(hash8) => vec![hash8],
             // Of two pictures under one number, the one it speaks of.
+            None => self.shelves.of(&self.objects, node, record.id.store).await?.hashes_of(record.id.seq).collect(),
+        };
+        for hash8 in hashes {
             let key = format!("{}.json", picture_key(node, record.id, hash8));
-            let Some(known) = self.objects.get(&key).await?.and_then(|b| serde_json::from_slice::<Record>(&b).ok()) else { continue };
-            if known.sha256 != record.sha256 || known.rev >= record.rev {
-                continue;
+            // What is there already is flushed by this: its writer may have died before that.
+            if self.objects.put_new(&key, json(&record)).await? == Put::Present {
+                let known = self.objects.get(&key).await?.and_then(|b| serde_json::from_slice::<Record>(&b).ok());
+                match known {
+                    Some(known) if known.sha256 != record.sha256 => continue,
+                    Some(known) if known.rev >= record.rev => {
+                        replies.rev(node, record.id.store, record.id.seq, known.rev);
+                        continue;
+                    }
+                    _ => self.objects.put(&key, json(&record)).await?,
+                }
             }
-            self.objects.put(&key, json(&record)).await?;
+            replies.rev(node, record.id.store, record.id.seq, record.rev);
             let retimed = self.nodes().0.get_mut(node).and_then(|n| n.latest.get_mut(camera)).and_then(|latest| {
                 let same = latest.id == record.id && latest.hash8 == hash8;
                 same.then(|| {
@@ -441,9 +461,17 @@ async fn keep(objects: &Objects, mut picture: Arrived, record: Box<Record>, hash
         tracing::warn!(key = name, "found damaged on disk; replaced by the copy that came again");
         objects.put(&name, picture.bytes.clone()).await?;
     }
-    // A record with a higher revision may be there already.
-    objects.put_new(&format!("{key}.json"), json(&record)).await?;
-    Ok((picture, Judged::Stored { record, put }))
+    let beside = format!("{key}.json");
+    if objects.put_new(&beside, json(&record)).await? == Put::New {
+        return Ok((picture, Judged::Stored { record, put }));
+    }
+    // One with a higher revision may be there already. One of another picture cannot be meant.
+    let known = objects.get(&beside).await?.and_then(|b| serde_json::from_slice::<Record>(&b).ok());
+    let known = known.filter(|known| (known.id, &known.camera, &known.sha256) == (record.id, &record.camera, &record.sha256));
+    if known.is_none() {
+        objects.put(&beside, json(&record)).await?;
+    }
+    Ok((picture, Judged::Stored { record: known.map_or(record, Box::new), put }))
 }
 
 fn parse<T: DeserializeOwned>(node: &NodeId, payload: &[u8]) -> Option<T> {

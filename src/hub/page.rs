@@ -297,7 +297,8 @@ fn write_camera(page: &mut String, name: &NodeId, node: &Node, camera: &CameraId
                 utc(latest.taken.wall_ms),
                 ago(now - latest.taken.wall_ms)
             )?,
-            _ => write!(page, "<span class=dim>≈ {}</span>", utc(latest.taken.wall_ms))?,
+            // What has arrived was taken before.
+            _ => write!(page, "<span class=dim>≈ {}; received {}</span>", utc(latest.taken.wall_ms), utc(latest.received_ms))?,
         }
     }
     page.push_str("</figcaption></figure>");

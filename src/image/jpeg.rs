@@ -10,7 +10,7 @@
 
 use crate::image::frame::{Sampling, Yuv};
 use crate::model::JPEG_SCANS_MAX;
-use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, YuvPlanesImage};
+use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp, YuvImage, YuvPlanesImage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -38,6 +38,28 @@ impl Encoder {
         let mut compressor = Compressor::new().map_err(library)?;
         compressor.set_quality(quality.into()).map_err(library)?;
         Ok(Self { compressor })
+    }
+
+    /// # Errors
+    /// A quality outside 1–100.
+    pub fn set_quality(&mut self, quality: u8) -> Result<(), ImageError> {
+        self.compressor.set_quality(quality.into()).map_err(library)
+    }
+
+    /// A whole JPEG decoded to so many eighths of its size (8: all of it) and encoded anew, its chroma as fine as it was.
+    /// # Errors
+    /// As [`check`].
+    pub fn remake(&mut self, jpeg: &[u8], eighths: usize, pixels_max: u64) -> Result<(Vec<u8>, u32, u32), ImageError> {
+        let (mut decompressor, ..) = header(jpeg, pixels_max)?;
+        let head = decompressor.read_header(jpeg).map_err(damaged)?;
+        let scale = ScalingFactor::new(eighths, 8);
+        decompressor.set_scaling_factor(scale).map_err(damaged)?;
+        let (width, height) = (scale.scale(head.width), scale.scale(head.height));
+        let room = turbojpeg::yuv_pixels_len(width, 1, height, head.subsamp).map_err(damaged)?;
+        let mut planes = YuvImage { pixels: vec![0; room], width, align: 1, height, subsamp: head.subsamp };
+        decompressor.decompress_to_yuv(jpeg, planes.as_deref_mut()).map_err(damaged)?;
+        let made = self.compressor.compress_yuv_to_vec(planes.as_deref()).map_err(library)?;
+        Ok((made, width as u32, height as u32))
     }
 
     /// Encodes planes as they are, without a detour over RGB.
@@ -195,6 +217,26 @@ mod tests {
                 assert_eq!(check(&jpeg, PIXELS_MAX).unwrap(), (w, h), "{sampling:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_jpeg_made_anew_has_the_eighths_asked_for_and_is_the_same_picture() {
+        let (width, height) = (167, 93);
+        for sampling in [Sampling::Yuv420, Sampling::Yuv422, Sampling::Gray] {
+            let (cw, ch) = sampling.chroma(167, 93);
+            let y = (0..167 * 93).map(|i| (i % 167) as u8).collect();
+            let jpeg = encode(&Yuv { y, u: vec![90; cw * ch], v: vec![160; cw * ch], sampling }, width, height, 90).unwrap();
+            for eighths in 1..=8 {
+                let (made, w, h) = Encoder::new(85).unwrap().remake(&jpeg, eighths, PIXELS_MAX).unwrap();
+                let expected = ((167 * eighths).div_ceil(8) as u32, (93 * eighths).div_ceil(8) as u32);
+                assert_eq!((w, h), expected);
+                assert_eq!(check(&made, PIXELS_MAX).unwrap(), expected);
+                let (gray, ..) = decode_gray(&made, PIXELS_MAX).unwrap();
+                let middle = gray[(h / 2 * w + w / 2) as usize];
+                assert!(middle.abs_diff(83) <= 6, "{sampling:?} {eighths}: {middle}");
+            }
+        }
+        assert!(Encoder::new(85).unwrap().remake(&JPEG[..JPEG.len() / 2], 8, PIXELS_MAX).is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ const APP1: u8 = 0xE1;
 const APP9: u8 = 0xE9;
 /// A segment's length field counts itself: two bytes.
 const SEGMENT_MAX: usize = 0xFFFF;
+/// What stands before a picture: SOI and two segments with their markers.
+pub const HEAD_BYTES_MAX: usize = 2 + 2 * (2 + SEGMENT_MAX);
 
 /// The bytes that go before `jpeg[2..]`, and what the whole file will be known by.
 #[derive(Debug)]
@@ -71,6 +73,21 @@ pub fn compose(mut record: Record, jpeg: &[u8]) -> Result<Composed, MetaError> {
 
 /// Reads a file's self-description and checks every byte of the file against it.
 pub fn read(jpeg: &[u8]) -> Result<Meta, MetaError> {
+    let (meta, at, end) = find(jpeg)?;
+    let sha = Sha256::new().chain_update(&jpeg[..at]).chain_update(&jpeg[end..]).finalize();
+    if hex(&sha) != meta.record.sha256 {
+        return Err(MetaError::WrongHash);
+    }
+    Ok(meta)
+}
+
+/// Reads the self-description from the beginning of a file: [`HEAD_BYTES_MAX`] are enough. Of the picture it proves nothing.
+pub fn read_head(head: &[u8]) -> Result<Meta, MetaError> {
+    find(head).map(|(meta, ..)| meta)
+}
+
+/// The self-description, and where its segment begins and ends.
+fn find(jpeg: &[u8]) -> Result<(Meta, usize, usize), MetaError> {
     if !jpeg.starts_with(&[0xFF, 0xD8]) {
         return Err(MetaError::NotJpeg);
     }
@@ -88,11 +105,7 @@ pub fn read(jpeg: &[u8]) -> Result<Meta, MetaError> {
             && let Some(private) = content.strip_prefix(NAME)
         {
             let record = parse_private(private)?;
-            let sha = Sha256::new().chain_update(&jpeg[..at]).chain_update(&jpeg[end..]).finalize();
-            if hex(&sha) != record.sha256 {
-                return Err(MetaError::WrongHash);
-            }
-            return Ok(Meta { record, hash8: hash8(&jpeg[at..end]) });
+            return Ok((Meta { record, hash8: hash8(&jpeg[at..end]) }, at, end));
         }
         at = end;
     }
@@ -217,6 +230,7 @@ mod tests {
             config: "0".into(),
             sha256: String::new(),
             rev: 0,
+            hash8: None,
         }
     }
 

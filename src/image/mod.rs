@@ -6,5 +6,6 @@ pub mod jpeg;
 pub mod judge;
 pub mod meta;
 pub mod planar;
+pub mod reduce;
 pub mod repair;
 pub mod scan;

@@ -14,6 +14,7 @@
 
 mod asks;
 mod gaps;
+mod retimes;
 mod transfer;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use asks::Asks;
 pub use gaps::Gaps;
+pub use retimes::{Remember, Retimes};
 pub use transfer::Piece;
 
 use crate::model::{CAMERAS_MAX, Hash8, OUTBOX_ASIDE_MAX, OUTBOX_CANDIDATES_MAX, SnapshotId, TRANSFER_BYTES_MAX, TRANSFERS_OPEN_MAX};
@@ -328,6 +330,11 @@ impl Outbox {
     /// Whether the bytes of this picture are still needed.
     pub fn holds(&self, id: &SnapshotId) -> bool {
         self.entries.get(id).is_some_and(Entry::in_memory)
+    }
+
+    /// Whether a picture is being read or sent.
+    pub fn in_hand(&self) -> bool {
+        self.entries.values().any(Entry::in_memory)
     }
 
     /// The broker took a packet (PUBACK). Returns the picture if that was its last one; the hub has yet to answer.

@@ -14,15 +14,15 @@ const WALL_MS: i64 = 1_795_305_600_000;
 /// What the checker needs of a planner, so that wrong ones can be held against it.
 trait Machine {
     fn next(&mut self, now: &Reading) -> Next;
-    fn fired(&mut self, due: Due) -> bool;
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool;
     fn memory(&self) -> Option<Memory>;
 }
 impl Machine for Planner {
     fn next(&mut self, now: &Reading) -> Next {
         Planner::next(self, now)
     }
-    fn fired(&mut self, due: Due) -> bool {
-        Planner::fired(self, due)
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool {
+        Planner::fired(self, due, now_ms)
     }
     fn memory(&self) -> Option<Memory> {
         Planner::memory(self)
@@ -127,9 +127,12 @@ impl World {
         let limit = STEP_MS.min(self.grid.period_ms / 2);
         let follows = self.trusted && self.grid.align == Align::Clock;
         let mut anew = follows && self.steps(&now, limit);
-        let waiting = self.handed.filter(|due| due.due_ms <= self.now_ms);
-        let Next { due, skipped } = self.machine.next(&now);
-        if let Some(run) = skipped {
+        let waiting = self.handed.filter(|due| due.due_ms <= self.now_ms && self.now_ms <= due.due_ms + LATE_MAX_MS);
+        let Next { due, passed, unseen, uncounted } = self.machine.next(&now);
+        self.check(unseen == Passed::default() && uncounted.is_none(), || format!("a grid tells {unseen:?} and {uncounted:?}"));
+        let due = due.unwrap();
+        self.check(passed.runs.len() <= 1 && passed.more_from.is_none(), || format!("{passed:?} of one grid"));
+        if let Some(run) = passed.runs.first().copied() {
             self.check(run.count > 0 && run.last().due_ms <= now.boottime_ms, || format!("{run:?} is not past"));
             self.outcome(Due { due_ms: run.first_due_ms, plan_ms: run.first_plan_ms }, run.count);
             // Passed unseen, the run alone shows the offset that had been in force.
@@ -161,9 +164,9 @@ impl World {
     }
 
     fn fire(&mut self, due: Due) {
-        let accepted = self.machine.fired(due);
+        let accepted = self.machine.fired(due, self.now_ms);
         self.check(accepted, || format!("{due:?} was handed out and then refused"));
-        let again = self.machine.fired(due);
+        let again = self.machine.fired(due, self.now_ms);
         self.check(!again, || format!("{due:?} fired twice"));
         self.handed = None;
         self.outcome(due, 1);
@@ -236,6 +239,7 @@ impl World {
         self.now_ms += ms;
         if let Some(due) = self.handed
             && due.due_ms <= self.now_ms
+            && self.now_ms <= due.due_ms + LATE_MAX_MS
         {
             self.fire(due);
         }
@@ -340,9 +344,9 @@ impl Machine for Drifts {
     fn next(&mut self, now: &Reading) -> Next {
         let plan_ms = Some(now.wall_ms + self.period_ms as i64);
         let due = *self.pending.get_or_insert(Due { due_ms: now.boottime_ms + self.period_ms, plan_ms });
-        Next { due, skipped: None }
+        Next { due: Some(due), ..Next::default() }
     }
-    fn fired(&mut self, due: Due) -> bool {
+    fn fired(&mut self, due: Due, _: u64) -> bool {
         self.pending.take() == Some(due)
     }
     fn memory(&self) -> Option<Memory> {
@@ -360,8 +364,8 @@ impl Machine for Forgets {
         self.planner.memory.as_mut().map(self.forget);
         self.planner.next(now)
     }
-    fn fired(&mut self, due: Due) -> bool {
-        self.planner.fired(due)
+    fn fired(&mut self, due: Due, now_ms: u64) -> bool {
+        self.planner.fired(due, now_ms)
     }
     fn memory(&self) -> Option<Memory> {
         self.planner.memory()
@@ -448,25 +452,25 @@ fn a_clock_that_reads_2030_by_mistake_does_not_silence_a_schedule() {
 fn a_night_of_sleep_is_one_run_of_missed_slots_and_no_burst() {
     let mut planner = Planner::new(Grid { period_ms: 5 * MINUTE_MS, phase_ms: 0, align: Align::Boot }, 1, None);
     let at = |boottime_ms| Reading { boottime_ms, wall_ms: WALL_MS, quality: Quality::Saved, uncertainty_ms: Some(1) };
-    let Next { due, skipped: None } = planner.next(&at(1_000)) else { unreachable!("nothing can be missed yet") };
+    let due = planner.next(&at(1_000)).due.unwrap();
     let morning_ms = 8 * HOUR_MS as u64 + 1;
-    assert!(planner.fired(due));
+    assert!(planner.fired(due, due.due_ms));
     let next = planner.next(&at(morning_ms));
-    let run = next.skipped.unwrap();
+    let run = next.passed.runs[0];
     assert_eq!((run.first_due_ms, run.count, run.last().due_ms), (600_000, 95, 8 * HOUR_MS as u64));
-    assert_eq!(next.due.due_ms, 8 * HOUR_MS as u64 + 5 * MINUTE_MS);
-    assert_eq!(planner.next(&at(morning_ms + 1)).skipped, None, "reported once");
+    assert_eq!(next.due.unwrap().due_ms, 8 * HOUR_MS as u64 + 5 * MINUTE_MS);
+    assert_eq!(planner.next(&at(morning_ms + 1)).passed, Passed::default(), "reported once");
 }
 
 #[test]
 fn an_agent_restart_goes_on_where_it_was_and_counts_what_it_missed() {
     let mut world = counted_from_boot();
-    let kept = postcard::to_stdvec(&world.stored.unwrap()).unwrap();
+    let kept = world.stored.unwrap().to_bytes().unwrap();
     world.now_ms += 11 * MINUTE_MS;
-    let mut planner = Planner::new(world.grid, 1, Some(postcard::from_bytes(&kept).unwrap()));
+    let mut planner = Planner::new(world.grid, 1, Memory::from_bytes(&kept));
     let next = planner.next(&world.reading());
-    assert_eq!(next.skipped.map(|run| (run.first_due_ms, run.count)), Some((900_000, 2)));
-    assert_eq!(next.due, Due { due_ms: 1_500_000, plan_ms: None });
+    assert_eq!(next.passed.runs.iter().map(|run| (run.first_due_ms, run.count)).collect::<Vec<_>>(), [(900_000, 2)]);
+    assert_eq!(next.due, Some(Due { due_ms: 1_500_000, plan_ms: None }));
 }
 
 #[test]
@@ -474,5 +478,5 @@ fn a_changed_period_repeats_nothing_and_skips_nothing_of_its_own() {
     let world = counted_from_boot();
     let daily = Grid { period_ms: DAY_MS, phase_ms: 601_000, align: Align::Boot };
     let next = Planner::new(daily, 1, world.stored).next(&world.reading());
-    assert_eq!((next.due.due_ms, next.skipped), (601_000, None));
+    assert_eq!((next.due.unwrap().due_ms, next.passed), (601_000, Passed::default()));
 }

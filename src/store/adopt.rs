@@ -9,7 +9,7 @@ use super::files::Files;
 use super::index::{Change, Index, Key, SnapRow, SnapState};
 use super::path::path_of;
 use crate::image::meta::{self, Meta};
-use crate::model::{BOOT_MAX, BootNo, Hash8, QUARANTINE_FILES_MAX, SCHEDULES_MAX, SEQ_BELIEVED_MAX, Seq, StoreId, TIME_MAX_MS};
+use crate::model::{BOOT_MAX, BootNo, Hash8, Priority, QUARANTINE_FILES_MAX, SCHEDULES_MAX, SEQ_BELIEVED_MAX, Seq, StoreId, TIME_MAX_MS};
 use crate::protocol::Record;
 use std::{
     collections::BTreeMap,
@@ -117,7 +117,8 @@ fn row(record: &Record, bytes: u64, hash8: Hash8, state: SnapState) -> SnapRow {
         bytes,
         hash8,
         taken: r.taken,
-        commanded: r.slots.is_empty(),
+        // What its schedule wished is not in the file: it travels like any other.
+        priority: if r.slots.is_empty() { Priority::High } else { Priority::Normal },
         slots: r.slots,
         width: r.width,
         height: r.height,

@@ -15,6 +15,23 @@ const FILE_BYTES_MAX: u64 = PICTURE_BYTES_MAX as u64 + (128 << 10);
 /// # Errors
 /// `InvalidData` with the reason for what cannot be a picture; else what the disk says.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let (file, bytes) = open(path)?;
+    let mut whole = Vec::with_capacity(bytes as usize);
+    file.take(FILE_BYTES_MAX).read_to_end(&mut whole)?;
+    Ok(whole)
+}
+
+/// The beginning of a file, or all of it if it is shorter.
+/// # Errors
+/// As [`read`].
+pub fn read_head(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let (file, bytes) = open(path)?;
+    let mut head = Vec::with_capacity(bytes_max.min(bytes as usize));
+    file.take(bytes_max as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn open(path: &Path) -> io::Result<(File, u64)> {
     // A pipe without a writer would hold its reader up for ever.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -31,9 +48,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     if about.len() > FILE_BYTES_MAX {
         return Err(refused("it is larger than any picture"));
     }
-    let mut bytes = Vec::with_capacity(about.len() as usize);
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((file, about.len()))
 }
 
 fn refused(why: &str) -> io::Error {

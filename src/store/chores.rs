@@ -48,7 +48,8 @@ impl Keeper {
         self.more || !self.erasing.is_empty()
     }
     /// When there is work by the clock.
-    pub fn wake_ms(&self, now: &Reading) -> Option<u64> {
+    pub fn wake_ms(&mut self, now: &Reading) -> Option<u64> {
+        self.by_time.look(now);
         self.by_time.wake_ms(now)
     }
 }
@@ -60,7 +61,9 @@ impl Writer {
     }
 
     pub fn configured(&mut self) {
-        self.keeper.by_time.configure(&self.config.keep, &self.boots);
+        // Marks of a rule that has changed are dropped, whatever the boots say.
+        let times = self.shared.index.times().unwrap_or_default();
+        self.keeper.by_time.configure(&self.config.keep, &times);
         self.keeper.more = true;
         // A camera that is no more takes no picture that could end its alarm.
         self.keeper.said.retain(|key, _| !key.starts_with("full "));
@@ -167,7 +170,8 @@ impl Writer {
         }
         if self.keeper.by_time.due(now) {
             let cameras: Vec<CameraId> = self.counters.totals.keys().cloned().collect();
-            let found = self.keeper.by_time.sweep(&self.shared.index, cameras.iter(), &self.boots, now);
+            let index = &self.shared.index;
+            let found = index.times().and_then(|times| self.keeper.by_time.sweep(index, cameras.iter(), &times, now));
             let found = found.map_err(|e| format!("the index cannot be read: {e}"))?;
             if !found.is_empty() {
                 self.riders.sweep_marks = self.keeper.by_time.save();

@@ -5,7 +5,7 @@ use super::index::{Counters, Erasure, Index, Key};
 use super::keep::Rules;
 use super::written::Days;
 use crate::clock;
-use crate::model::{BootNo, CameraId, Hash8, NodeId, Seq, Slot, SnapshotId, StoreId};
+use crate::model::{BootNo, CameraId, Hash8, NodeId, Priority, Seq, Slot, SnapshotId, StoreId};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
@@ -43,6 +43,10 @@ pub struct Put {
     pub taken_ms: u64,
     pub source: &'static str,
     pub flags: Vec<String>,
+    /// One taken on command is always [`Priority::High`].
+    pub priority: Priority,
+    /// How long it may wait for others, if nobody waits for it; `None`: as [`Configure::window_ms`] says.
+    pub window_ms: Option<u64>,
 }
 
 /// A picture that survives a power cut from now on.

@@ -70,6 +70,8 @@ pub struct SlotRun {
     pub first_plan_ms: Option<i64>,
     pub period_ms: u64,
     pub count: u64,
+    /// A slot on record so close to one of these is that one: [`same_slot_ms`], or more where the clock was known less well.
+    pub near_ms: u64,
 }
 
 impl SlotRun {
@@ -88,9 +90,12 @@ pub fn same_slot_ms(period_ms: u64) -> u64 {
 pub fn ranges_without(run: &SlotRun, settled: &[u64], outcome: &Outcome) -> Vec<GapRange> {
     let mut ranges = Vec::new();
     let mut start = 0;
-    let taken = settled.iter().filter_map(|due| Some((due + same_slot_ms(run.period_ms)).checked_sub(run.first_due_ms)? / run.period_ms));
+    let taken = settled.iter().filter_map(|due| {
+        let index = (due + run.period_ms / 2).saturating_sub(run.first_due_ms) / run.period_ms.max(1);
+        let index = index.min(run.count.saturating_sub(1));
+        (due.abs_diff(run.first_due_ms + index * run.period_ms) <= run.near_ms).then_some(index)
+    });
     for index in taken.chain([run.count]) {
-        let index = index.min(run.count);
         if index > start {
             let at = |i: u64| Instant {
                 boot: run.boot,
@@ -142,7 +147,15 @@ mod tests {
 
     #[test]
     fn a_range_leaves_out_the_slots_that_have_an_outcome() {
-        let run = SlotRun { schedule: "s".parse().unwrap(), boot: 1, first_due_ms: 100, first_plan_ms: None, period_ms: 10, count: 5 };
+        let run = SlotRun {
+            schedule: "s".parse().unwrap(),
+            boot: 1,
+            first_due_ms: 100,
+            first_plan_ms: None,
+            period_ms: 10,
+            count: 5,
+            near_ms: 4,
+        };
         let counted = |settled: &[u64]| {
             let made = ranges_without(&run, settled, &Outcome::Off { reason: Off::Crash });
             made.iter().map(|r| (r.from.due_ms, r.to.due_ms, r.count.unwrap())).collect::<Vec<_>>()

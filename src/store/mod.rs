@@ -51,16 +51,19 @@ pub use findings::{Check, Findings, grouped};
 pub use fsck::{Progress, Rebuilt, Trouble as FsckTrouble, fsck, rebuild, rebuild_in_words};
 pub use handover::{Configure, Put, PutError, Stored};
 pub use index::answers as disk_answers;
-pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Totals, WrittenDay};
-pub use keep::{Quota, Rules, true_time_ms};
+pub use index::{BootRow, DayRow, Erasure, Key, PendingKey, Query, RunState, SnapRow, SnapState, Times, Totals, Untold, WrittenDay};
+pub use keep::{Quota, Rules};
 pub use ledger::{SlotRun, same_slot_ms};
 pub use recover::{OpenError, Place, random_u64};
+pub use writer::Answer;
 
 use crate::clock::{Clock, Reading};
 use crate::config::settings::Mount;
 use crate::image::meta;
-use crate::model::{ASK_MAX, BootNo, CameraId, Hash8, Outcome, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId};
-use crate::protocol::{Flash, FlashDay, GapRange};
+use crate::model::{
+    ASK_MAX, BootNo, CameraId, Hash8, Outcome, Priority, SLOTS_PER_PICTURE_MAX, STORE_QUEUE_MAX, ScheduleId, Seq, Slot, SnapshotId, StoreId,
+};
+use crate::protocol::{Flash, FlashDay, GapRange, RETIMED_REV, Record};
 use device::Device;
 use handover::{Seen, Shared};
 use std::{
@@ -91,8 +94,6 @@ pub struct Pending {
     pub camera: CameraId,
     pub bytes: u64,
     pub hash8: Hash8,
-    /// Taken on command: goes before scheduled ones.
-    pub commanded: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -142,7 +143,8 @@ impl Store {
         let stores = opened.index.stores().map_err(index_error)?;
         let (pins, erasures) = (opened.index.pins().map_err(index_error)?, opened.index.erasures().map_err(index_error)?);
         let marks: Option<Vec<u8>> = opened.index.meta("sweep").map_err(index_error)?;
-        let by_time = keep::ByTime::new(&config.keep, &opened.boots, marks.as_deref());
+        let times = opened.index.times().map_err(index_error)?;
+        let by_time = keep::ByTime::new(&config.keep, &times, marks.as_deref(), opened.last_trusted_ms);
         let written = opened.index.value("written").map_err(index_error)?.map_or_else(Days::default, Days::new);
         let keeper = chores::Keeper::new(by_time, &pins, erasures.clone());
         let pinned = (pins.len() as u64, pins.iter().map(|(_, bytes)| bytes).sum());
@@ -176,6 +178,7 @@ impl Store {
             counters: opened.counters,
             boots: opened.boots.clone(),
             boot: opened.boot,
+            anchors: opened.anchors,
             boot_written: None,
             clock,
             config,
@@ -210,11 +213,15 @@ impl Store {
         self.work.send(Work::Put(Box::new(put), done, None)).map_err(|_| PutError::Fault)?;
         stored.blocking_recv().unwrap_or(Err(PutError::Fault))
     }
-    /// Stores a picture that nobody waits for. Blocks until it is durable, or until the writer holds it for a group; calls `done`
-    /// (on the writer's thread) when it is durable or refused. A store that fails before that calls nobody.
-    pub fn hand_over(&self, put: Put, done: impl FnOnce(Result<Stored, PutError>) + Send + 'static) {
-        let (held, holds) = oneshot::channel();
-        if self.work.send(Work::Put(Box::new(put), Box::new(done), Some(held))).is_ok() {
+    /// Stores pictures that nobody waits for. Blocks until each is durable, or held by the writer for a group; calls their answers (on
+    /// the writer's thread) when they are durable or refused. A store that fails before that calls nobody.
+    pub fn hand_over(&self, puts: impl IntoIterator<Item = (Put, Answer)>) {
+        let sent = puts.into_iter().filter_map(|(put, done)| {
+            let (held, holds) = oneshot::channel();
+            self.work.send(Work::Put(Box::new(put), done, Some(held))).ok().map(|()| holds)
+        });
+        // All of them are sent before the first is waited for: they share their flushes.
+        for holds in sent.collect::<Vec<_>>() {
             // Dropped at the end of the writer's turn, whatever came of it.
             let _ = holds.blocking_recv();
         }
@@ -230,8 +237,10 @@ impl Store {
         self.send(Work::Outcome(slot, outcome));
     }
     /// Slots nobody served; those that have an outcome keep it.
-    pub fn run_without(&self, run: SlotRun, outcome: Outcome) {
-        self.send(Work::Run(run, outcome));
+    pub fn runs_without(&self, runs: Vec<SlotRun>, outcome: Outcome) {
+        if !runs.is_empty() {
+            self.send(Work::Runs(runs, outcome));
+        }
     }
     /// An open range, such as off between two boots.
     pub fn range(&self, range: GapRange) {
@@ -287,7 +296,7 @@ impl Store {
         self.shared.news.subscribe()
     }
 
-    /// Up to `limit` unacknowledged pictures after `after`, in backlog order (commands first, then oldest first).
+    /// Up to `limit` unacknowledged pictures after `after`, in backlog order (by priority, then oldest first).
     pub fn pending_after(&self, after: Option<PendingKey>, limit: usize) -> Result<Vec<(PendingKey, Pending)>, StoreError> {
         let (mut found, mut from) = (Vec::new(), after);
         // Acks that are not committed yet are skipped, so a page may need several reads.
@@ -324,15 +333,20 @@ impl Store {
 
     /// The newest unacknowledged picture of a camera.
     pub fn newest_pending(&self, camera: &CameraId) -> Result<Option<(PendingKey, Pending)>, StoreError> {
-        let mut newest = None;
-        // Only the newest picture can be live: what lies behind an acknowledged one is backlog.
+        let (mut newest, mut looked_at) = (None, 0);
+        // Only the newest picture can be live: what lies behind an acknowledged one is backlog. One of low priority comes after all
+        // others, and so lets those through that were taken with it.
         self.shared.index.newest_of(camera, |key, row| {
-            newest = Some((key, row));
-            false
+            looked_at += 1;
+            let low = row.priority == Priority::Low;
+            if !low {
+                newest = Some((key, row));
+            }
+            low && looked_at < SLOTS_PER_PICTURE_MAX
         })?;
         let seen = self.shared.seen();
         Ok(newest.filter(|(key, row)| row.state == SnapState::Pending && !seen.acked.contains_key(key)).and_then(|(key, row)| {
-            let place = (u8::from(!row.commanded), key.0, key.1);
+            let place = (row.priority.class(), key.0, key.1);
             Some((place, pending(&seen, key, row)?))
         }))
     }
@@ -440,6 +454,10 @@ impl Store {
         seen.stores.iter().find(|(_, store)| **store == id.store).map(|(ord, _)| (*ord, id.seq.0))
     }
 
+    pub fn id_of(&self, key: Key) -> Option<SnapshotId> {
+        self.shared.seen().id(key)
+    }
+
     pub fn snap(&self, id: SnapshotId) -> Result<Option<SnapRow>, StoreError> {
         self.key(id).map_or(Ok(None), |key| Ok(self.shared.index.snap(key)?))
     }
@@ -459,6 +477,10 @@ impl Store {
 
     pub fn boots(&self) -> Result<BTreeMap<BootNo, BootRow>, StoreError> {
         Ok(self.shared.index.boots()?)
+    }
+    /// When pictures were taken, as far as is known by now.
+    pub fn times(&self) -> Result<Times, StoreError> {
+        Ok(self.shared.index.times()?)
     }
     pub fn outcome_of(&self, schedule: &ScheduleId, boot: BootNo, due_ms: u64) -> Result<Option<Outcome>, StoreError> {
         Ok(self.shared.index.outcome(schedule, boot, due_ms)?)
@@ -514,13 +536,41 @@ impl Store {
         Ok((count, ignored))
     }
 
-    /// The hub lost these: those we still have become pending again.
-    pub async fn want_again(&self, ids: Vec<SnapshotId>) -> Result<(), StoreError> {
+    /// The hub lost these: those we still have become pending again. Returns the oldest place.
+    pub async fn want_again(&self, ids: Vec<SnapshotId>) -> Result<Option<Key>, StoreError> {
         let keys: Vec<Key> = ids.into_iter().filter_map(|id| self.key(id)).collect();
-        if !keys.is_empty() {
+        let oldest = keys.iter().min().copied();
+        if oldest.is_some() {
             self.send(Work::Want(keys));
         }
-        Ok(())
+        Ok(oldest)
+    }
+
+    /// Up to here the hub has every true time that it was not told with the picture, or needs none.
+    pub fn retimed(&self) -> Result<Key, StoreError> {
+        Ok(self.shared.index.retimed()?)
+    }
+    /// Pictures behind a place whose time is known now, and was not when they were taken.
+    pub fn to_retime(&self, after: Key, rows_max: usize, found_max: usize) -> Result<Untold, StoreError> {
+        Ok(self.shared.index.to_retime(after, self.shared.boot, rows_max, found_max)?)
+    }
+    /// What the hub is to know of such a picture: as the file says, with its true time and the next revision. `None`: it is gone, damaged,
+    /// or needs none.
+    pub fn retimed_record(&self, key: Key) -> Result<Option<Record>, StoreError> {
+        let Some(row) = self.shared.index.snap(key)?.filter(|row| row.state != SnapState::Corrupt) else { return Ok(None) };
+        let Some(taken) = self.times()?.corrected(&row.taken) else { return Ok(None) };
+        // Nearly every one fits into the first of these.
+        let path = self.path(key, &row);
+        let head =
+            [8 << 10, meta::HEAD_BYTES_MAX].into_iter().find_map(|most| meta::read_head(&careful::read_head(&path, most).ok()?).ok());
+        // One that is damaged is found out when somebody wants to see it, or sends it.
+        let record = head.filter(|head| head.hash8 == row.hash8).map(|head| head.record);
+        Ok(record.map(|record| Record { taken, rev: RETIMED_REV, hash8: Some(row.hash8), ..record }))
+    }
+    /// The hub has all true times up to here, or (`told` false) they needed none. Durable with the next commit: a place that is lost
+    /// only costs telling again.
+    pub fn set_retimed(&self, upto: Key, told: bool) {
+        self.send(Work::Retimed(upto, told));
     }
 }
 
@@ -530,7 +580,7 @@ fn flash_day(row: &WrittenDay) -> FlashDay {
 }
 
 fn pending(seen: &Seen, key: Key, row: SnapRow) -> Option<Pending> {
-    Some(Pending { id: seen.id(key)?, camera: row.camera, bytes: row.bytes, hash8: row.hash8, commanded: row.commanded })
+    Some(Pending { id: seen.id(key)?, camera: row.camera, bytes: row.bytes, hash8: row.hash8 })
 }
 
 #[cfg(test)]

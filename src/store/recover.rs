@@ -11,9 +11,9 @@
 use super::adopt::{Adopting, FIRST_ORD, Rebuild, adopt_newest};
 use super::blobs::Blobs;
 use super::files::Files;
-use super::index::{BootRow, Change, Counters, FORMAT, Index, RunState};
+use super::index::{Anchors, BootRow, Built, Change, Counters, FORMAT, Index, RunState, Synced};
 use super::path::path_of;
-use crate::clock::Reading;
+use crate::clock::{BUILD_UNIX_S, Reading};
 use crate::model::{BootNo, GROUP_MAX, Seq, StoreId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::{
@@ -70,6 +70,8 @@ pub struct Opened {
     pub counters: Counters,
     pub boot: BootNo,
     pub boots: BTreeMap<BootNo, BootRow>,
+    /// What they say of time besides.
+    pub anchors: Anchors,
     /// Planner memory of each schedule.
     pub cursors: BTreeMap<String, Vec<u8>>,
     /// How the last run ended; `None` for a new store.
@@ -165,6 +167,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
 
     let board: Option<String> = index.meta("board").map_err(index_error)?;
     let mut boots = index.boots().map_err(index_error)?;
+    let mut anchors = index.anchors().map_err(index_error)?;
     let last_run = index.meta("run").map_err(index_error)?;
     // An index without a run is one that was rebuilt while no agent ran.
     let rebuilt = rebuilt || (format.is_some() && last_run.is_none());
@@ -179,6 +182,13 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
     let first_boot = newest_boot.map_or(1, |boot| boot + 1);
     let boot = this_boot(&mut boots, boot_id, first_boot, now);
     change.boot = boots.get(&boot).map(|b| (boot, b.clone()));
+    change.synced = Synced::first(now, boot, &mut anchors);
+    let built_ms = BUILD_UNIX_S * 1000;
+    if anchors.built.values().all(|known| known.built_ms < built_ms) && !anchors.built.contains_key(&boot) {
+        let built = Built { at_ms: now.boottime_ms, built_ms };
+        anchors.built.insert(boot, built);
+        change.built = Some((boot, built));
+    }
     // After a lost index it is no run before the agent has put on record what is missing: a crash in between must not hide that.
     change.run = (aside.is_none() && !rebuilt).then_some(RunState::Running { boot });
     if matches!(last_run, Some(RunState::Running { .. })) {
@@ -194,6 +204,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
         counters,
         boot,
         boots,
+        anchors,
         last_run,
         rebuilt,
         reserved,
@@ -402,6 +413,19 @@ fn this_boot(boots: &mut BTreeMap<BootNo, BootRow>, boot_id: &str, first: BootNo
 const BOOT_ROW_LAG_MS: u64 = 60_000;
 /// Below this the offset only moves by reading two clocks one after the other.
 const OFFSET_NOISE_MS: u64 = 20;
+
+impl Synced {
+    /// What is to be written if this is a boot's first trusted reading.
+    pub fn first(now: &Reading, boot: BootNo, anchors: &mut Anchors) -> Option<(BootNo, Self)> {
+        if !now.quality.trusted() || anchors.synced.contains_key(&boot) {
+            return None;
+        }
+        let Reading { boottime_ms: at_ms, quality, uncertainty_ms, .. } = *now;
+        let synced = Self { at_ms, offset_ms: now.offset_ms(), quality, uncertainty_ms };
+        anchors.synced.insert(boot, synced);
+        Some((boot, synced))
+    }
+}
 
 impl BootRow {
     /// Notes that the boot is alive, and its offset if the clock is at least as good as before.

@@ -1,7 +1,7 @@
 //! The store from outside, on a real directory.
 use super::*;
 use crate::clock::{Reading, TestClock};
-use crate::model::{Off, Quality};
+use crate::model::{Off, Priority, Quality};
 use std::fs::File;
 
 fn clock(boottime_ms: u64) -> Arc<TestClock> {
@@ -58,6 +58,8 @@ fn picture(fill: u8, due_ms: u64) -> Put {
         taken_ms: due_ms,
         source: "pattern",
         flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
     }
 }
 
@@ -270,8 +272,16 @@ fn a_slot_without_a_picture_is_on_record_and_told_to_the_hub_until_the_hub_has_i
     let off = Outcome::Off { reason: Off::Crash };
     store.outcome(slot(1_000), off.clone());
     store.outcome(slot(2_000), off.clone());
-    store.run_without(
-        SlotRun { schedule: slot(0).schedule, boot: 1, first_due_ms: 1_000, first_plan_ms: None, period_ms: 1_000, count: 4 },
+    store.runs_without(
+        vec![SlotRun {
+            schedule: slot(0).schedule,
+            boot: 1,
+            first_due_ms: 1_000,
+            first_plan_ms: None,
+            period_ms: 1_000,
+            count: 4,
+            near_ms: 499,
+        }],
         off.clone(),
     );
     block(store.flush()).unwrap();
@@ -398,6 +408,10 @@ fn nothing_goes_by_age_while_the_clock_is_not_trusted() {
     clock.change(|r| r.quality = Quality::Ntp);
     store.put(picture(3, 3_000)).unwrap();
     block(store.flush()).unwrap();
+    assert!(old.path.exists(), "it has leapt eleven days");
+    clock.advance(86_400_000);
+    store.put(picture(4, 86_404_000)).unwrap();
+    block(store.flush()).unwrap();
     assert!(!old.path.exists());
 }
 
@@ -415,10 +429,11 @@ fn a_held_picture_that_finds_no_room_at_the_stop_is_on_record_as_full() {
     let told = skipped.clone();
     // What a start has to do is done: from here on a picture is held.
     block(store.flush()).unwrap();
-    store.hand_over(picture(1, 1_000), move |result| {
+    let answer = move |result: Result<Stored, PutError>| {
         assert_eq!(result.unwrap_err(), PutError::Full);
         teller.outcome(slot(1_000), told);
-    });
+    };
+    store.hand_over([(picture(1, 1_000), Box::new(answer) as Answer)]);
     block(store.stop()).unwrap();
     drop(store);
     let (store, _) = reopen(&dir, &clock);
@@ -436,7 +451,7 @@ fn hand_over(store: &Store, dues: std::ops::RangeInclusive<u64>) -> Told {
     for n in dues {
         let tell = tell.clone();
         store.fired(slot(n * 1_000), n.to_le_bytes().to_vec());
-        store.hand_over(picture(n as u8, n * 1_000), move |result| tell.send((n, result)).unwrap());
+        store.hand_over([(picture(n as u8, n * 1_000), Box::new(move |result| tell.send((n, result)).unwrap()) as Answer)]);
     }
     told
 }
@@ -481,7 +496,7 @@ fn whatever_commits_takes_all_that_is_held_with_it() {
     let (tell, told) = mpsc::channel();
     let mut large = picture(100, 100_000);
     large.jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &vec![1; crate::model::GROUP_BYTES_MAX], &[0xFF, 0xD9]].concat();
-    store.hand_over(large, move |result| tell.send(result.is_ok()).unwrap());
+    store.hand_over([(large, Box::new(move |result: Result<_, _>| tell.send(result.is_ok()).unwrap()) as Answer)]);
     assert!(told.recv().unwrap());
     // A camera is erased: its pictures that are held are among those there are.
     let told = hand_over(&store, 101..=102);
@@ -517,4 +532,60 @@ fn a_held_picture_waits_no_longer_than_the_window_and_without_one_not_at_all() {
     store.configure(Configure { window_ms: 0, node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default() });
     let told = hand_over(&store, 3..=3);
     assert!(matches!(told.try_recv(), Ok((3, Ok(_)))), "as soon as the camera goes on");
+}
+
+#[test]
+fn pictures_leave_by_priority_then_by_age_and_a_low_one_is_not_the_one_shown_live() {
+    use Priority::{High, Low, Normal};
+    // Older rows know only whether a picture was taken on command: the same byte.
+    for (commanded, priority) in [(false, Normal), (true, High)] {
+        assert_eq!(postcard::to_stdvec(&commanded).unwrap(), postcard::to_stdvec(&priority).unwrap());
+    }
+    let (dir, clock) = (Dir::new("priority"), clock(10_000));
+    let (store, _) = dir.open(&clock);
+    for (n, priority) in [Low, Normal, High, Normal, Low, High, Low].into_iter().enumerate() {
+        store.put(Put { priority, ..picture(n as u8, 1_000 + n as u64) }).unwrap();
+    }
+    store.put(Put { slots: vec![], priority: Low, ..picture(7, 0) }).unwrap();
+    let order = |store: &Store| -> Vec<u64> { store.pending_after(None, 99).unwrap().iter().map(|(_, p)| p.id.seq.0).collect() };
+    let expected = [3, 6, 8, 2, 4, 1, 5, 7];
+    assert_eq!(order(&store), expected, "the one on command is of high priority");
+    let after = store.pending_after(None, 5).unwrap().last().unwrap().0;
+    let rest: Vec<_> = store.pending_after(Some(after), 2).unwrap().into_iter().map(|(_, p)| p.id.seq.0).collect();
+    assert_eq!(rest, [1, 5], "from class to class");
+    block(store.stop()).unwrap();
+    drop(store);
+    let (store, _) = reopen(&dir, &clock);
+    assert_eq!(order(&store), expected);
+    store.put(Put { priority: Low, ..picture(8, 2_000) }).unwrap();
+    let live = store.newest_pending(&"gate".parse().unwrap()).unwrap().unwrap().1;
+    assert_eq!(live.id.seq.0, 8, "the newest that is not of low priority");
+    block(store.acknowledge(live.id.store, vec![(live.id.seq, live.hash8)], 0)).unwrap();
+    assert_eq!(order(&store), [3, 6, 2, 4, 1, 5, 7, 9]);
+}
+
+#[test]
+fn a_picture_may_bring_its_own_patience_whatever_the_stores() {
+    let hand_over = |store: &Store, n: u64, window_ms| {
+        let (tell, told) = mpsc::channel();
+        let put = Put { window_ms, ..picture(n as u8, n * 1_000) };
+        store.hand_over([(put, Box::new(move |result: Result<_, _>| tell.send(result.is_ok()).unwrap()) as Answer)]);
+        told
+    };
+    let (dir, clock) = (Dir::new("patience"), clock(10_000));
+    let (store, _) = economy(&dir, clock.clone(), 0);
+    block(store.flush()).unwrap();
+    let patient = hand_over(&store, 1, Some(60_000));
+    assert!(patient.try_recv().is_err(), "held in a store that is prompt");
+    assert_eq!(store.flash(&clock.read()).loss_window_s, 60, "what a power cut may cost is said");
+    let prompt = hand_over(&store, 2, None);
+    assert_eq!((prompt.try_recv(), patient.try_recv()), (Ok(true), Ok(true)), "the next one takes it along");
+    drop(store);
+    wait_unlocked(&dir);
+    let (store, _) = economy(&dir, clock, 60_000);
+    block(store.flush()).unwrap();
+    let patient = hand_over(&store, 3, None);
+    assert!(patient.try_recv().is_err());
+    assert_eq!(hand_over(&store, 4, Some(0)).try_recv(), Ok(true), "at once in a store that is not");
+    assert_eq!(patient.try_recv(), Ok(true));
 }

@@ -4,9 +4,9 @@
 //! single picture waits for nobody and a busy node shares its flushes. Outcomes and acks ride on the next commit; alone they
 //! wait for at most 60 s and 10 s.
 //!
-//! In the profile `economy` a picture that nobody waits for is held for others, for the stated time at most. It is not stored until
-//! the commit: nobody is told so, its slots stay before the cursor, and a crash finds them there without an outcome. Whatever
-//! commits takes all that is held with it: a full group, a snap, an outcome that is due, a sweep, a flush, the ordered stop.
+//! In the profile `economy` (the store's, or the one that a picture brings along) a picture that nobody waits for is held for
+//! others, for the stated time at most. It is not stored until the commit: nobody is told so, its slots stay before the cursor, and
+//! a crash finds them there without an outcome. Whatever commits takes all that is held with it: a full group, a snap, an outcome that is due, a sweep, a flush, the ordered stop.
 //!
 //! After a failed flush or commit nothing is retried and nothing more is acknowledged: the
 //! kernel marks pages clean after a failed flush, so a second one that succeeds would prove nothing.
@@ -15,14 +15,16 @@ use super::adopt::{ADOPT_MAX, Adopting, Rebuild};
 use super::blobs::{Blob, Blobs, WriteError};
 use super::chores::Keeper;
 use super::handover::{Configure, Put, PutError, Shared, Stored};
-use super::index::{BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState};
-use super::ledger::{Ledger, SlotRun, ranges_without, same_slot_ms};
+use super::index::{Anchors, BootRow, Change, Counters, Erasure, Key, RunState, SnapRow, SnapState, Synced};
+use super::ledger::{Ledger, SlotRun, ranges_without};
 use super::path::path_of;
 use super::recover;
 use super::written::Days;
 use crate::clock::{Clock, Reading};
 use crate::image::meta;
-use crate::model::{BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, ScheduleId, Seq, Slot, SnapshotId};
+use crate::model::{
+    BootNo, CameraId, ECONOMY_GROUP_MAX, GROUP_BYTES_MAX, GROUP_MAX, Hash8, Outcome, Priority, ScheduleId, Seq, Slot, SnapshotId,
+};
 use crate::protocol::{GapRange, Record, Written, WrittenFor};
 use std::{
     collections::BTreeMap,
@@ -45,11 +47,13 @@ pub enum Work {
     Put(Box<Put>, Answer, Option<oneshot::Sender<()>>),
     Fired(Slot, Vec<u8>),
     Outcome(Slot, Outcome),
-    Run(SlotRun, Outcome),
+    Runs(Vec<SlotRun>, Outcome),
     Range(GapRange),
     Cursor(ScheduleId, Option<Vec<u8>>),
     Ack(Vec<(Key, Hash8)>, u64),
     Want(Vec<Key>),
+    /// Up to here the hub has all true times, or needs none; whether it has just said so.
+    Retimed(Key, bool),
     Corrupt(Key, String),
     /// The hub has answered for all of these.
     Answered(Key, Key),
@@ -69,6 +73,8 @@ pub struct Writer {
     pub counters: Counters,
     pub boots: BTreeMap<BootNo, BootRow>,
     pub boot: BootNo,
+    /// What they say of time besides.
+    pub anchors: Anchors,
     /// This boot's row as the index has it.
     pub boot_written: Option<BootRow>,
     pub clock: Arc<dyn Clock>,
@@ -95,6 +101,8 @@ impl Writer {
         let mut stop = None;
         // The group under way, and its bytes.
         let (mut puts, mut bytes) = (Vec::new(), 0);
+        // One with a picture that is held may be larger.
+        let mut most = GROUP_MAX;
         while stop.is_none() {
             self.shared.set_busy(false);
             let now = self.clock.read();
@@ -127,15 +135,20 @@ impl Writer {
                 match item {
                     Work::Put(put, answer, hold) => {
                         bytes += put.jpeg.len();
+                        let window_ms = hold.as_ref().map_or(0, |_| put.window_ms.unwrap_or(self.config.window_ms));
+                        if window_ms > 0 {
+                            most = ECONOMY_GROUP_MAX;
+                            self.show_window(window_ms);
+                        }
                         puts.push((put, answer));
-                        self.due_in(if hold.is_some() { self.config.window_ms } else { 0 });
+                        self.due_in(window_ms);
                         #[cfg(feature = "break")]
                         self.break_held(&puts, hold.is_some());
                         held.extend(hold);
                     }
                     // Pictures that are held are among those to be erased: they need their numbers first.
                     Work::Erase(..) if !puts.is_empty() => {
-                        bytes = 0;
+                        (bytes, most) = (0, GROUP_MAX);
                         if let Err(fault) = self.step(std::mem::take(&mut puts)) {
                             self.shared.set_fault(fault);
                             return;
@@ -154,15 +167,16 @@ impl Writer {
                     }
                     other => self.ride(other),
                 }
-                let most = if self.config.window_ms > 0 { ECONOMY_GROUP_MAX } else { GROUP_MAX };
                 enough = puts.len() >= most || bytes >= GROUP_BYTES_MAX || stop.is_some();
                 next = if enough { None } else { work.try_recv().ok() };
             }
-            let due = self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
+            // The first trusted reading of a boot waits for no picture: those before it get their time now.
+            let synced = self.clock.read().quality.trusted() && !self.anchors.synced.contains_key(&self.boot);
+            let due = synced || self.due_ms.is_some_and(|at| at <= self.clock.boottime_ms());
             if !enough && flush.is_empty() && !due && !self.chores_due() {
                 continue;
             }
-            bytes = 0;
+            (bytes, most) = (0, GROUP_MAX);
             if let Err(fault) = self.step(std::mem::take(&mut puts)) {
                 self.shared.set_fault(fault);
                 return;
@@ -179,6 +193,12 @@ impl Writer {
                 Err(fault) => self.shared.set_fault(fault),
             }
         }
+    }
+
+    /// What a power cut may cost, as far as pictures have shown.
+    fn show_window(&self, window_ms: u64) {
+        let mut seen = self.shared.seen();
+        seen.window_ms = seen.window_ms.max(window_ms);
     }
 
     /// The control: what is held counts as settled, and the cursor passes it before the commit.
@@ -232,12 +252,13 @@ impl Writer {
                 self.riders.outcomes.push((slot, outcome));
                 if self.riders.outcomes.len() >= crate::model::GAP_ITEMS_MAX { 0 } else { OUTCOMES_WAIT_MS }
             }
-            Work::Run(run, outcome) => {
-                let near_ms = same_slot_ms(run.period_ms);
-                let (from, to) = (run.first_due_ms.saturating_sub(near_ms), run.last_due_ms() + near_ms);
-                let known = self.shared.index.outcomes(&run.schedule, run.boot, from, to);
-                let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
-                self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
+            Work::Runs(runs, outcome) => {
+                for run in runs {
+                    let (from, to) = (run.first_due_ms.saturating_sub(run.near_ms), run.last_due_ms() + run.near_ms);
+                    let known = self.shared.index.outcomes(&run.schedule, run.boot, from, to);
+                    let settled: Vec<u64> = known.map(|k| k.into_iter().map(|(due, _)| due).collect()).unwrap_or_default();
+                    self.riders.ranges.extend(ranges_without(&run, &settled, &outcome));
+                }
                 OUTCOMES_WAIT_MS
             }
             Work::Range(range) => {
@@ -257,6 +278,13 @@ impl Writer {
             Work::Want(keys) => {
                 self.riders.wanted.extend(keys);
                 0
+            }
+            Work::Retimed(upto, told) => {
+                self.riders.retimed = Some((upto, told || self.riders.retimed.is_some_and(|(_, told)| told)));
+                if !told {
+                    return;
+                }
+                OUTCOMES_WAIT_MS
             }
             Work::Corrupt(key, found) => {
                 self.riders.corrupt.push((key, found));
@@ -326,7 +354,9 @@ impl Writer {
             || !change.ranges.is_empty()
             || !change.wanted.is_empty()
             || !change.answered.is_empty()
-            || !change.erased.is_empty();
+            || !change.erased.is_empty()
+            || change.synced.is_some()
+            || change.rebuild == Some(None);
         let next_gap = self.counters.next_gap;
         if !change.is_empty() {
             self.count_written(now);
@@ -337,6 +367,8 @@ impl Writer {
                 .index
                 .commit(&change, &mut self.counters, self.config.hub)
                 .map_err(|e| format!("the index cannot be written: {e}"))?;
+        } else {
+            self.riders.retimed = change.retimed;
         }
         self.due_ms = None;
         // Tombstones too are to be sent.
@@ -408,7 +440,7 @@ impl Writer {
                 source: put.source.to_owned(),
                 flags: put.flags.clone(),
                 state: if self.config.hub { SnapState::Pending } else { SnapState::Acknowledged },
-                commanded: put.slots.is_empty(),
+                priority: if put.slots.is_empty() { Priority::High } else { put.priority },
             };
             ((self.counters.ord, seq.0), row)
         });
@@ -467,10 +499,12 @@ impl Writer {
             config: self.config.version.clone(),
             sha256: String::new(),
             rev: 0,
+            hash8: None,
         }
     }
 
     fn note_boot(&mut self, now: &Reading, change: &mut Change) {
+        change.synced = Synced::first(now, self.boot, &mut self.anchors);
         if let Some(row) = self.boots.get_mut(&self.boot) {
             row.see(now);
             // Rides along with others only: an idle agent writes nothing.

@@ -1,8 +1,8 @@
 //! Work with the store beside the loop: reading pictures, and what the hub says of them on its way into the index.
 
 use crate::model::{Hash8, Seq, SnapshotId, StoreId};
-use crate::protocol::Ask;
-use crate::store::{Store, StoreError};
+use crate::protocol::{Ask, Record};
+use crate::store::{Key, Store, StoreError};
 use std::future;
 use tokio::task::JoinSet;
 
@@ -16,7 +16,10 @@ pub enum Done {
         accepted: u64,
         ignored: u64,
     },
-    WantedAgain,
+    /// The oldest picture of those that are to be sent again.
+    WantedAgain(Option<Key>),
+    /// The record of a picture that got its time later, to be sent alone.
+    Record(Key, Option<Box<Record>>),
     /// The store knows that the hub has answered.
     Answered,
 }
@@ -37,6 +40,10 @@ impl Jobs {
         self.reads.spawn_blocking(move || Ok(Done::Read(id, store.read_picture(id)?)));
     }
 
+    pub fn record(&mut self, store: Store, key: Key) {
+        self.reads.spawn_blocking(move || Ok(Done::Record(key, store.retimed_record(key)?.map(Box::new))));
+    }
+
     pub fn acknowledge(&mut self, store: Store, of: StoreId, have: Vec<(Seq, Hash8)>, gaps: u64) {
         self.answers.spawn(async move {
             let (accepted, ignored) = store.acknowledge(of, have, gaps).await?;
@@ -45,7 +52,7 @@ impl Jobs {
     }
 
     pub fn want_again(&mut self, store: Store, ids: Vec<SnapshotId>) {
-        self.answers.spawn(async move { store.want_again(ids).await.map(|()| Done::WantedAgain) });
+        self.answers.spawn(async move { store.want_again(ids).await.map(Done::WantedAgain) });
     }
 
     pub fn answered(&mut self, store: Store, ask: Ask) {

@@ -1,19 +1,21 @@
 //! The agent's side of the hub contract: one task, one MQTT v5 connection, the store as its queue.
 //!
-//! `context` is what comes in, `link` the connection, `tls` the certificates, `time` what the connection knows of it, `words` the small messages, `jobs` the work
-//! with the store, `session` the life of one connection; what goes out next is decided by [`crate::outbox`]. Here is the
+//! `context` is what comes in, `link` the connection, `tls` the certificates, `time` what the connection knows of the time, `words` the
+//! small messages, `jobs` the work with the store, `retold` what the hub is told again, `waits` how long to wait, `session` the life of one
+//! connection; what goes out next is decided by [`crate::outbox`]. Here is the
 //! life above connections: connect, wait, connect again.
 //!
-//! Waits between attempts are random between nothing and a limit that doubles up to a minute (full jitter): a thousand nodes
-//! that lost one broker do not come back at the same instant. A lasting fault is logged when it starts, when its kind changes
-//! and when it ends.
+//! Waits before attempts are random (`waits`), so that a fleet does not call in chorus. A lasting fault is logged when it starts,
+//! when its kind changes and when it ends.
 
 mod context;
 mod jobs;
 mod link;
+mod retold;
 mod session;
 mod time;
 mod tls;
+mod waits;
 mod words;
 
 pub use context::Context;
@@ -26,10 +28,8 @@ use session::{End, Memory, stopped};
 use std::{sync::OnceLock, time::Duration};
 use time::Time;
 use tokio::sync::watch;
+use waits::{backoff_ms, first_wait_ms};
 
-/// First and longest limit of the wait between two attempts.
-const BACKOFF_MS: u64 = 1_000;
-const BACKOFF_MAX_MS: u64 = 60_000;
 /// A connection that lasted this long was a good one, even if the hub was away.
 const GOOD_CONNECTION_MS: u64 = 60_000;
 /// Certificates are read, a name is looked up and an answer waited for, each within a time-out of its own.
@@ -42,8 +42,11 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
     let mut memory = Memory::default();
     let mut failures = 0;
     let mut trouble: Option<LinkError> = None;
-    loop {
-        context.status.edit(|now| now.uplink.state = "connecting".into());
+    context.status.edit(|now| now.uplink.state = "connecting".into());
+    let wait = Duration::from_millis(first_wait_ms(context.clock.boottime_ms(), random_u64()));
+    context.status.uplink_waits(Some(wait));
+    let mut stop = tokio::time::timeout(wait, stopped(&mut shutdown)).await.is_ok();
+    while !stop {
         let began_ms = context.clock.boottime_ms();
         memory.hub_acknowledged = false;
         context.status.uplink_waits(Some(CONNECT_AT_MOST));
@@ -81,9 +84,7 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
         let wait = Duration::from_millis(backoff_ms(failures, random_u64()));
         failures += 1;
         context.status.uplink_waits(Some(wait));
-        if tokio::time::timeout(wait, stopped(&mut shutdown)).await.is_ok() {
-            break;
-        }
+        stop = tokio::time::timeout(wait, stopped(&mut shutdown)).await.is_ok();
     }
     context.status.uplink_waits(None);
     context.status.edit(|now| {
@@ -119,25 +120,4 @@ async fn connect(context: &Context) -> Result<(Link, link::Granted, Session, Tim
 fn client_id(context: &Context) -> String {
     static OF_PROCESS: OnceLock<u32> = OnceLock::new();
     format!("{}-{:08x}", context.node, OF_PROCESS.get_or_init(|| random_u64() as u32))
-}
-
-/// Full jitter: uniform between 0 and the limit, which doubles with each failure in a row.
-fn backoff_ms(failures: u32, random: u64) -> u64 {
-    let limit = BACKOFF_MS.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX_MS);
-    random % (limit + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_between_attempts_are_random_and_never_over_a_minute() {
-        for (failures, limit) in [(0, 1_000), (1, 2_000), (5, 32_000), (6, 60_000), (7, 60_000), (u32::MAX, 60_000)] {
-            let waits: Vec<u64> = (0..4_000).map(|_| backoff_ms(failures, random_u64())).collect();
-            assert!(waits.iter().all(|wait| *wait <= limit));
-            let mean = waits.iter().sum::<u64>() / 4_000;
-            assert!((limit * 45 / 100..limit * 55 / 100).contains(&mean), "mean {mean} ms of {limit} ms");
-        }
-    }
 }

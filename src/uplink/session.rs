@@ -8,12 +8,15 @@
 use super::context::Context;
 use super::jobs::{Done, Jobs};
 use super::link::{CONNECT_TIMEOUT, Granted, Heard, Link, LinkError};
+use super::retold::Retold;
 use super::time::Time;
 use super::words::{self, Words};
 use crate::config::settings::Hub;
 use crate::model::{CHUNK_BYTES, Hash8, OUTBOX_CANDIDATES_MAX, Session, SnapshotId, StoreId};
 use crate::outbox::{self, Asks, Candidate, Gaps, Look, Outbox, Piece, Step, Token};
-use crate::protocol::{AFTER_PROPERTY, Ack, Ask, HUB_TOPIC, HubPresence, Init, NodeState, SESSION_PROPERTY, State, Topic, VERSION};
+use crate::protocol::{
+    AFTER_PROPERTY, Ack, Ask, HUB_TOPIC, HubPresence, Init, NodeState, RETIMED_REV, SESSION_PROPERTY, State, Topic, VERSION,
+};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties};
@@ -32,6 +35,7 @@ pub struct Memory {
     outbox: Outbox,
     gaps: Gaps,
     asks: Asks,
+    retold: Retold,
     /// The hub accepted something on this connection.
     pub hub_acknowledged: bool,
 }
@@ -116,6 +120,7 @@ impl<'a> Life<'a> {
         self.memory.outbox.disconnected(now_ms);
         self.memory.gaps.restart();
         self.memory.asks.restart();
+        self.memory.retold.restart();
         self.count();
         match ended {
             Ok(()) => End::Stopped(Box::new(self)),
@@ -171,6 +176,7 @@ impl<'a> Life<'a> {
                     self.memory.outbox.news();
                     self.memory.gaps.news();
                     self.memory.asks.news();
+                    self.memory.retold.news();
                 }
                 Event::Time => {}
                 Event::Stop => return Ok(()),
@@ -205,6 +211,7 @@ impl<'a> Life<'a> {
         if id.is_some() && id != self.memory.store {
             self.memory.outbox.forget();
             self.memory.gaps = Gaps::default();
+            self.memory.retold = Retold::of(store.as_ref());
             self.memory.store = id;
         }
         self.fault = None;
@@ -214,6 +221,7 @@ impl<'a> Life<'a> {
         self.memory.outbox.news();
         self.memory.gaps.restart();
         self.memory.asks.restart();
+        self.memory.retold.restart();
         self.store.as_ref().map(Store::news)
     }
 
@@ -231,6 +239,7 @@ impl<'a> Life<'a> {
     fn let_go(&mut self) {
         self.jobs = Jobs::default();
         self.memory.outbox.forget();
+        self.memory.retold.restart();
         self.pictures.clear();
     }
 
@@ -255,12 +264,10 @@ impl<'a> Life<'a> {
             wake_ms = wake_ms.min(Some(self.time.wake_ms(now_ms)));
         }
         if self.store.is_some() {
-            let sent = match self.send_gaps(now_ms).and_then(|()| self.send_ask(now_ms)) {
-                Ok(()) => self.send_pictures(now_ms),
-                failed => failed.map(|()| None),
-            };
-            match sent {
-                Ok(at) => wake_ms = [wake_ms, at, self.memory.gaps.wake_ms(), self.memory.asks.wake_ms()].into_iter().flatten().min(),
+            match self.send_from_store(now_ms) {
+                Ok(at) => {
+                    wake_ms = [wake_ms, at, self.memory.gaps.wake_ms(), self.memory.asks.wake_ms()].into_iter().flatten().min();
+                }
                 Err(Trouble::Link(error)) => return Err(error),
                 Err(Trouble::Store(error)) => {
                     self.store_failed(&error);
@@ -276,6 +283,38 @@ impl<'a> Life<'a> {
             }
         }
         Ok(wake_ms)
+    }
+
+    /// Reasons, questions, records of their own, and pictures. Returns when one of the last two is to be looked at again.
+    fn send_from_store(&mut self, now_ms: u64) -> Result<Option<u64>, Trouble> {
+        self.send_gaps(now_ms)?;
+        self.send_ask(now_ms)?;
+        // Records are small and may be many, pictures large: they take turns, and a record uses what pictures leave free.
+        if !self.memory.retold.turn_over() {
+            self.send_retimed(now_ms)?;
+        }
+        let at = self.send_pictures(now_ms)?;
+        // What happens to the picture in hand wakes, too.
+        if self.memory.retold.turn_over() && self.memory.outbox.in_hand() {
+            return Ok(at);
+        }
+        self.send_retimed(now_ms)?;
+        let retold_ms = self.memory.retold.wake_ms().filter(|_| self.memory.outbox.hub_present());
+        Ok(at.into_iter().chain(retold_ms).min())
+    }
+
+    /// Tells the hub of pictures that got their time after they were taken.
+    fn send_retimed(&mut self, now_ms: u64) -> Result<(), Trouble> {
+        let Some(store) = self.store.as_ref().filter(|_| self.memory.outbox.hub_present()) else { return Ok(()) };
+        self.memory.retold.look(store, &mut self.jobs, now_ms)?;
+        if !self.memory.outbox.has_room() {
+            return Ok(());
+        }
+        let Some(record) = self.memory.retold.next(now_ms) else { return Ok(()) };
+        let token = self.memory.outbox.small(now_ms);
+        let topic = Topic::Snap(record.camera.clone()).of(&self.context.node);
+        let sent = Sent { what: "record", picture: record.hash8.map(|hash8| (record.id, hash8)), bytes: 0 };
+        Ok(self.publish(token, sent, topic, false, words::json(&record).into(), PublishProperties::default())?)
     }
 
     fn send_gaps(&mut self, now_ms: u64) -> Result<(), Trouble> {
@@ -342,7 +381,10 @@ impl<'a> Life<'a> {
             }
             match self.memory.outbox.next(now_ms) {
                 Step::Load(id) => self.jobs.read(store, id),
-                Step::Send { token, id, hash8, len, piece } => self.send_piece(token, id, hash8, len, piece)?,
+                Step::Send { token, id, hash8, len, piece } => {
+                    self.memory.retold.picture_sent();
+                    self.send_piece(token, id, hash8, len, piece)?;
+                }
                 Step::Wait(at) => return Ok(at),
             }
         }
@@ -417,8 +459,8 @@ impl<'a> Life<'a> {
                 self.sent_bytes += sent.bytes;
                 if complete.is_some() {
                     self.forget_unneeded();
-                    self.acknowledge_falsely(&sent);
                 }
+                self.acknowledge_falsely(&sent, complete.is_some());
             }
             Heard::Refused { token, reason } => {
                 self.memory.outbox.undelivered(token, now_ms);
@@ -512,6 +554,7 @@ impl<'a> Life<'a> {
             self.memory.outbox.rate(rate);
         }
         self.forget_unneeded();
+        self.memory.retold.confirmed(&store, ack.store, &ack.revs, now_ms);
         let gaps = if ack.store == store.id() { self.memory.gaps.confirmed(ack.gaps, now_ms) } else { 0 };
         if !ack.refused.is_empty() {
             let refused = ack.refused.len() as u64;
@@ -545,7 +588,13 @@ impl<'a> Life<'a> {
                     now.uplink.acks_ignored += ignored;
                 });
             }
-            Done::WantedAgain => self.memory.outbox.news(),
+            Done::WantedAgain(oldest) => {
+                self.memory.outbox.news();
+                if let Some(oldest) = oldest {
+                    self.memory.retold.go_back(oldest);
+                }
+            }
+            Done::Record(key, record) => self.memory.retold.read(key, record),
             Done::Answered => self.memory.asks.settled(),
         }
     }
@@ -571,10 +620,14 @@ impl<'a> Life<'a> {
     }
 
     /// The breaking switch `ack_from_puback`: takes the broker's word for the hub's, as a careless agent would.
-    fn acknowledge_falsely(&mut self, sent: &Sent) {
+    fn acknowledge_falsely(&mut self, sent: &Sent, complete: bool) {
         let broken = cfg!(feature = "break") && std::env::var_os("SHUTTER_BREAK").is_some_and(|switch| switch == "ack_from_puback");
-        if let (true, Some((id, hash8)), Some(store)) = (broken, sent.picture, self.store.clone()) {
+        let (true, Some((id, hash8)), Some(store)) = (broken, sent.picture, self.store.clone()) else { return };
+        if complete {
             self.jobs.acknowledge(store, id.store, vec![(id.seq, hash8)], 0);
+        } else if sent.what == "record" {
+            let now_ms = self.now_ms();
+            self.memory.retold.confirmed(&store, id.store, &[(id.seq, RETIMED_REV)], now_ms);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Feed {
     }
 
     fn card(&self, label: &str, (width, height): (u32, u32), noise: u8, jpeg: bool) -> FrameData {
-        let options = PatternOptions { width, height, fault: None, fault_every: 1, noise, jpeg };
+        let options = PatternOptions { width, height, fault: None, fault_every: 1, noise, jpeg, warm_up_ms: 0 };
         let want = Want { not_before_ms: 0, deadline: Deadline::after(Duration::from_secs(60)), label: label.to_owned() };
         Pattern::new(label.to_owned(), options, 85).grab(&want).unwrap().data
     }

@@ -19,6 +19,7 @@ mod rig;
 
 mod bad_input;
 mod board;
+mod clock;
 mod evidence;
 mod faults;
 mod feed;

@@ -2,6 +2,7 @@
 
 use crate::bad_input;
 use crate::board::{Images, PATIENCE};
+use crate::clock;
 use crate::faults;
 use crate::feed::{wrong_bars, wrong_picture};
 use crate::sandbox;
@@ -76,7 +77,10 @@ fn life(images: &Images, form: Form) {
     a_stopped_agent_is_restarted(&mut stage, &told, form);
     a_cable_out_delays_and_loses_nothing(&mut stage, &told, form);
     let mut stage = a_power_cut_loses_nothing_stored(stage, &told);
-    a_wrong_clock_is_put_right(&mut stage, &told, &left, &right);
+    a_wrong_clock_is_put_right(&mut stage, &told);
+    if form == Form::Short {
+        clock::is_set(&mut stage, &told, form);
+    }
 }
 
 fn install_without_a_camera(stage: &mut Stage, told: &Told) {
@@ -172,13 +176,13 @@ fn a_stopped_agent_is_restarted(stage: &mut Stage, told: &Told, form: Form) {
 }
 
 /// How many pictures the agent still has to hand over.
-fn pending(stage: &mut Stage) -> usize {
+pub fn pending(stage: &mut Stage) -> usize {
     let status = stage.board.ok("shutterd status --json");
     serde_json::from_str::<StatusAnswer>(&status).unwrap().pending as usize
 }
 
 /// Waits for a condition that needs no look at the board's log.
-fn until(what: &str, at_most: Duration, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, at_most: Duration, mut done: impl FnMut() -> bool) {
     let patience = Deadline::after(at_most);
     while !done() {
         assert!(!patience.passed(), "waited {at_most:?} in vain: {what}");
@@ -238,49 +242,54 @@ fn a_power_cut_loses_nothing_stored<'i>(mut stage: Stage<'i>, told: &Told) -> St
     stage
 }
 
-/// A board without a clock chip does not know the time, and says so, until it is told.
-fn a_wrong_clock_is_put_right(stage: &mut Stage, told: &Told, left: &str, right: &str) {
-    stage.start_camera("left", left, 0);
-    stage.start_camera("right", right, 1);
+/// A board without a clock chip does not know the time, and says so, until it is told: by the hub at first, then by a time daemon.
+fn a_wrong_clock_is_put_right(stage: &mut Stage, told: &Told) {
     let off_s = |wall_ms: i64| (wall_ms - SystemClock.read().wall_ms).abs() / 1_000;
-    let before = stage.sees("left", 2).remove(0);
-    let stamp = before.record.taken;
-    assert!(off_s(stamp.wall_ms) > 30 * 86_400, "the board's clock was never wrong: this shows nothing");
-    assert_eq!(stamp.quality, Quality::Unset, "a clock that nobody set is not called right");
+    let boot = stage.boot;
+    let all = stage.evidence.wait("pictures of this boot", "card", boot, 0, 2, PATIENCE);
+    let early: Vec<_> = all.into_iter().filter(|p| p.record.taken.quality == Quality::Unset).collect();
+    let before = early.first().expect("each picture of this boot has a clock that was set: this shows nothing");
+    assert!(off_s(before.record.taken.wall_ms) > 30 * 86_400, "the board's clock was never wrong: this shows nothing");
     assert!(!has_a_date(&before.bytes()), "a picture is dated by a clock that nobody set");
     told.shown(format!(
         "the board's clock is {} days off: its pictures go to the hub without a date, marked as {:?}",
-        off_s(stamp.wall_ms) / 86_400,
-        stamp.quality
+        off_s(before.record.taken.wall_ms) / 86_400,
+        before.record.taken.quality
+    ));
+    let dated_by = |stage: &mut Stage, quality: Quality| {
+        let patience = Deadline::after(PATIENCE);
+        loop {
+            let after = stage.sees_cards(3);
+            if after.iter().all(|p| p.record.taken.quality == quality) {
+                for picture in &after {
+                    let taken = picture.record.taken;
+                    assert!(off_s(taken.wall_ms) < CLOCK_OFF_MAX_S && has_a_date(&picture.bytes()), "{taken:?}");
+                }
+                break;
+            }
+            assert!(!patience.passed(), "the agent does not see that the clock is right: {:?}", after[0].record.taken);
+        }
+    };
+    dated_by(stage, Quality::Hub);
+    clock::at_the_hub_with_their_time(stage, &early);
+    let listed: ListAnswer = serde_json::from_str(&stage.board.ok("shutterd ls -n 1000 --json")).unwrap();
+    let of_it = listed.snapshots.iter().find(|row| row.id == before.record.id).and_then(|row| row.time_ms);
+    assert!(of_it.is_some_and(|ms| off_s(ms) < CLOCK_OFF_MAX_S + 300), "a picture from before has no true time now: {of_it:?}");
+    told.shown(format!(
+        "the hub tells the time: pictures are dated, and the {} from before have their time at the hub and in the list",
+        early.len()
     ));
 
-    // What a time daemon does: sets the clock, and tells the kernel that it is synchronised (adjtimex, status without STA_UNSYNC).
-    let synchronised = "perl -e 'syscall(171, my $t = pack(\"I x4 q4 i x164\", 0x1c, 0, 0, 1000, 1000, 0)) >= 0 or die $!'";
-    stage.board.ok(&format!("date -s @{} && {synchronised}", SystemClock.read().wall_ms / 1_000));
-    let patience = Deadline::after(PATIENCE);
-    let after = loop {
-        let after = stage.sees("left", 3);
-        if after.iter().all(|p| p.record.taken.quality == Quality::Ntp) {
-            break after;
-        }
-        assert!(!patience.passed(), "the agent does not see that the clock is right: {:?}", after[0].record.taken);
-    };
-    for picture in &after {
-        assert!(off_s(picture.record.taken.wall_ms) < CLOCK_OFF_MAX_S && has_a_date(&picture.bytes()), "{:?}", picture.record.taken);
-    }
-    let listed: ListAnswer = serde_json::from_str(&stage.board.ok("shutterd ls -n 1000 --json")).unwrap();
-    let early = listed.snapshots.iter().find(|row| row.id == before.record.id).and_then(|row| row.time_ms);
-    assert!(early.is_some_and(|ms| off_s(ms) < CLOCK_OFF_MAX_S + 300), "a picture from before has no true time now: {early:?}");
-    let dues: Vec<u64> = stage.evidence.of("left", stage.boot, 0).iter().flat_map(|p| &p.record.slots).map(|slot| slot.due_ms).collect();
-    assert!(dues.windows(2).all(|w| w[1] > w[0] && w[0] % PERIOD_MS == 0), "slots out of order, twice, or off their grid: {dues:?}");
-    told.shown(format!(
-        "the clock is put right: pictures have the true time, earlier ones too, and none of {} slots was served twice",
-        dues.len()
-    ));
+    clock::put_right(stage);
+    dated_by(stage, Quality::Ntp);
+    let cards = stage.evidence.of("card", boot, 0);
+    let dues: Vec<u64> = cards.iter().flat_map(|p| &p.record.slots).map(|slot| slot.due_ms).collect();
+    assert!(dues.windows(2).all(|w| w[1] > w[0] && w[0] % 1_000 == 0), "slots out of order, twice, or off their grid: {dues:?}");
+    told.shown(format!("a time daemon puts the clock right: pictures are dated by it, and none of {} slots was served twice", dues.len()));
 }
 
 /// Whether EXIF gives the picture a date, such as `2026:11:26`.
-fn has_a_date(jpeg: &[u8]) -> bool {
+pub fn has_a_date(jpeg: &[u8]) -> bool {
     let pattern = |text: &[u8]| text.iter().zip(b"dddd:dd:dd").all(|(c, p)| if *p == b'd' { c.is_ascii_digit() } else { c == p });
     jpeg.windows(10).take(4_096).any(pattern)
 }

@@ -62,12 +62,17 @@ pub struct Stage<'i> {
 impl<'i> Stage<'i> {
     /// Switches a board on with what `prepare` put into its payload, and makes sure that it and the hub can reach each other.
     pub fn arm64(images: &'i Images, name: &str, clock: &str, prepare: impl FnOnce(&Feed)) -> Self {
+        Self::with_hub(images, name, clock, |scratch| Hub::start(scratch, None, &[], None), prepare)
+    }
+
+    /// With a hub of another kind.
+    pub fn with_hub(images: &'i Images, name: &str, clock: &str, hub: impl FnOnce(&Scratch) -> Hub, prepare: impl FnOnce(&Feed)) -> Self {
         let scratch = Scratch::new(name);
         let feed = Feed::new(&scratch.0);
+        let hub = hub(&scratch);
         feed.add(&images.file("arm64", "uvcsim"), "uvcsim");
         feed.add(&given("SHUTTER_BOARD_DEB"), "shutterd.deb");
         prepare(&feed);
-        let hub = Hub::start(&scratch, None, &[], None);
         let machine = Machine::arm64(images, &scratch.0, feed.pack());
         let mut board = machine.boot(clock);
         unpack(&mut board);
@@ -91,6 +96,10 @@ impl<'i> Stage<'i> {
     /// Gives the agent a configuration and starts it with that.
     pub fn configure(&mut self, text: &str) {
         let text = self.head() + text;
+        self.configure_as(&text);
+    }
+    /// The same with a head of its own.
+    pub fn configure_as(&mut self, text: &str) {
         self.board.ok(&format!("cat >/etc/shutterd/shutterd.toml <<'END'\n{text}END\nsystemctl restart shutterd"));
         let status: StatusAnswer = serde_json::from_str(
             &self
@@ -123,6 +132,11 @@ impl<'i> Stage<'i> {
     pub fn sees(&mut self, camera: &str, count: usize) -> Vec<Picture> {
         let now_ms = self.now_ms();
         self.sees_after(camera, now_ms, count)
+    }
+    /// The same of the test cards that the agent makes itself.
+    pub fn sees_cards(&mut self, count: usize) -> Vec<Picture> {
+        let now_ms = self.now_ms();
+        self.evidence.wait("test cards at the hub", "card", self.boot, now_ms, count, PATIENCE)
     }
     pub fn sees_after(&mut self, camera: &str, after_ms: u64, count: usize) -> Vec<Picture> {
         let what = format!("{count} pictures of `{camera}` at the hub");

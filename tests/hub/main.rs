@@ -5,3 +5,4 @@ mod brokers;
 mod contract;
 mod disk;
 mod node;
+mod retime;

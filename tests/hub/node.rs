@@ -2,7 +2,8 @@
 
 use rumqttc::v5::mqttbytes::{QoS, v5::Packet, v5::PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use shutterd::hub::{Hub, HubError, HubOptions};
+pub use shutterd::hub::HubOptions;
+use shutterd::hub::{Hub, HubError};
 use shutterd::image::meta;
 use shutterd::model::*;
 use shutterd::protocol::*;
@@ -151,6 +152,12 @@ pub fn id(seq: u64) -> SnapshotId {
 
 /// A picture as the agent makes it; `shade` and size tell pictures apart.
 pub fn picture(node: &str, seq: u64, shade: u8, width: usize) -> (Vec<u8>, Hash8) {
+    let (bytes, record) = picture_by(Quality::Ntp, node, seq, shade, width);
+    (bytes, record.hash8.unwrap())
+}
+
+/// The same by a clock of this quality, with its record as it stands alone.
+pub fn picture_by(quality: Quality, node: &str, seq: u64, shade: u8, width: usize) -> (Vec<u8>, Record) {
     let height = width / 2;
     let mut noise = u32::from(shade) + 1;
     let pixels: Vec<u8> = (0..width * height * 3)
@@ -168,13 +175,7 @@ pub fn picture(node: &str, seq: u64, shade: u8, width: usize) -> (Vec<u8>, Hash8
         id: id(seq),
         camera: "gate".parse().unwrap(),
         slots: vec![],
-        taken: Stamp {
-            boot: 1,
-            boottime_ms: seq * 1000,
-            wall_ms: 1_795_000_000_000 + seq as i64,
-            quality: Quality::Ntp,
-            uncertainty_ms: Some(3),
-        },
+        taken: Stamp { boot: 1, boottime_ms: seq * 1000, wall_ms: 1_795_000_000_000 + seq as i64, quality, uncertainty_ms: Some(3) },
         width: width as u32,
         height: height as u32,
         source: "pattern".into(),
@@ -183,9 +184,10 @@ pub fn picture(node: &str, seq: u64, shade: u8, width: usize) -> (Vec<u8>, Hash8
         config: "00000000".into(),
         sha256: String::new(),
         rev: 0,
+        hash8: None,
     };
     let made = meta::compose(record, &jpeg).unwrap();
-    ([&made.head[..], &jpeg[2..]].concat(), made.hash8)
+    ([&made.head[..], &jpeg[2..]].concat(), Record { hash8: Some(made.hash8), ..made.record })
 }
 
 pub fn stored(dir: &Dir, node: &str) -> Vec<String> {

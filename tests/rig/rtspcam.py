@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A real RTSP server that behaves as an IP camera: it plays a clip in a loop and in real time, whoever joins when.
 
-  rtspcam.py CLIPS [--auth basic|digest] [--udp-only] [--once-then-silent SECONDS]
+  rtspcam.py CLIPS [--auth basic|digest] [--udp-only] [--once-then-silent SECONDS] [--keyframe-first]
 
 CLIPS is the directory that clips.sh made. Prints `ready PORT` when it listens (on a free port of 127.0.0.1), then one line for each
 thing a client does: `client DESCRIBE`, `client SETUP`, `client TEARDOWN`. User and password are admin and se/cret. It ends when its
@@ -64,9 +64,9 @@ MOUNTS = {
 
 
 class Mount(GstRtspServer.RTSPMediaFactory):
-    def __init__(self, frames, caps, payloader, silent_after):
+    def __init__(self, frames, caps, payloader, silent_after, first):
         super().__init__()
-        self.frames, self.silent_after = frames, silent_after
+        self.frames, self.silent_after, self.first = frames, silent_after, first
         self.launch = f'( appsrc name=src is-live=true do-timestamp=true format=time caps="{caps},framerate={FPS}/1" ! {payloader} )'
         # A pipeline for each client: a shared one answers 503 while the last client's is being taken down.
         self.set_shared(False)
@@ -87,6 +87,9 @@ class Mount(GstRtspServer.RTSPMediaFactory):
         begin = time.monotonic()
         # The place in the clip follows the wall clock: a client meets the film where it happens to be.
         place = int(time.time() * FPS)
+        # Unless it is one of those that begin with a keyframe (the film has one each second).
+        if self.first:
+            place -= place % FPS
         for count in range(1 << 40):
             if self.silent_after and time.monotonic() - begin > self.silent_after:
                 return
@@ -100,6 +103,7 @@ def main():
     parser.add_argument("clips", type=pathlib.Path)
     parser.add_argument("--auth", choices=["basic", "digest"])
     parser.add_argument("--udp-only", action="store_true")
+    parser.add_argument("--keyframe-first", action="store_true")
     parser.add_argument("--once-then-silent", type=float, metavar="SECONDS", default=0)
     options = parser.parse_args()
     Gst.init(None)
@@ -119,7 +123,7 @@ def main():
         server.set_auth(auth)
     for path, (clip, mark, change, caps, payloader) in MOUNTS.items():
         frames = [change(frame) for frame in pieces((options.clips / clip).read_bytes(), mark)]
-        mount = Mount(frames, caps, payloader, options.once_then_silent)
+        mount = Mount(frames, caps, payloader, options.once_then_silent, options.keyframe_first)
         if options.udp_only:
             mount.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
         if options.auth:

@@ -1,17 +1,20 @@
 //! The uplink against a real broker: what the hub gets, and what it takes to make the node forget a picture.
 //!
 //! The hub here is a stub that this file drives word by word, so that it can also lie. Set SHUTTER_BREAK=ack_from_puback (with
-//! the feature `break`) and `a_puback_alone_frees_nothing` must fail.
+//! the feature `break`) and `a_puback_alone_frees_nothing` and `a_puback_alone_confirms_no_true_time` must fail.
 
+#[path = "../rig/board_clock.rs"]
+mod board_clock;
 mod stage;
 
+use board_clock::BoardClock;
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use shutterd::clock::{Clock, SystemClock};
 use shutterd::config::secret::Secret;
 use shutterd::config::settings::{Hub, Tls};
-use shutterd::model::{Hash8, Outcome, Seq, Session, Slot, SnapshotId, StoreId};
-use shutterd::protocol::{Ack, HUB_TOPIC, HubPresence, Info, Init, NodeState, Part, State, Topic, VERSION};
+use shutterd::model::{Hash8, Outcome, Quality, Seq, Session, Slot, SnapshotId, StoreId};
+use shutterd::protocol::{Ack, HUB_TOPIC, HubPresence, Info, Init, NodeState, Part, Record, State, Topic, VERSION};
 use stage::*;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -61,6 +64,85 @@ fn a_puback_alone_frees_nothing() {
         agent.until("sent", |up| up.sent_bytes > 3_000).await;
         agent.store.flush().await.unwrap();
         assert_eq!(agent.pending(), 1);
+    });
+}
+
+fn record_of(topic: &Topic, payload: &Bytes) -> Option<Record> {
+    matches!(topic, Topic::Snap(_)).then(|| serde_json::from_slice(payload).unwrap())
+}
+
+/// 2026-11-24T06:00:00Z.
+const TRUE_MS: i64 = 1_795_500_000_000;
+
+#[test]
+fn a_puback_alone_confirms_no_true_time() {
+    story("retold", |scratch| async move {
+        let mut broker = Broker::start(&scratch, "allow_anonymous true").await;
+        let mut hub = StubHub::start(broker.port, true).await;
+        let clock = BoardClock::of_1970();
+        let agent = Agent::start_by(&scratch, hub_at(broker.port), std::sync::Arc::new(clock.clone()));
+        let stored = [agent.take_picture(3_000, 1), agent.take_picture(4_000, 2)];
+        clock.set(TRUE_MS, Quality::Ntp);
+        agent.store.flush().await.unwrap();
+        for picture in &stored {
+            let record = hub.next_of(record_of).await;
+            assert_eq!((record.id, record.rev, record.taken.quality), (picture.id, 1, Quality::Ntp));
+        }
+        // The broker answers in order.
+        agent.take_picture(5_000, 3);
+        agent.until("all taken by the broker", |up| up.sent_bytes > 12_000).await;
+        agent.store.flush().await.unwrap();
+        assert_eq!(agent.store.retimed().unwrap(), (0, 0), "the hub has said nothing");
+        // What only the broker had is gone with it.
+        broker.kill();
+        broker.restart().await;
+        let mut hub = StubHub::start(broker.port, true).await;
+        for picture in &stored {
+            assert_eq!(hub.next_of(record_of).await.id, picture.id);
+        }
+        let (store, [first, second]) = (agent.store.id(), [stored[0].id.seq, stored[1].id.seq]);
+        let says = |revs| Ack { revs, ..ack(store, vec![]) };
+        hub.ack(Ack { revs: vec![(first, 1), (second, 1)], ..ack(StoreId(store.0 ^ 1), vec![]) }).await;
+        hub.ack(says(vec![(second, 0), (Seq(4_711), 1)])).await;
+        hub.ack(says(vec![(first, 1)])).await;
+        let told = |upto: Seq| {
+            let agent = &agent;
+            async move {
+                while agent.store.retimed().unwrap().1 < upto.0 {
+                    agent.store.flush().await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        told(first).await;
+        assert_eq!(agent.store.retimed().unwrap().1, first.0, "the second is open");
+        hub.ack(says(vec![(second, 2)])).await;
+        told(second).await;
+    });
+}
+
+#[test]
+fn true_times_and_pictures_share_a_slow_link() {
+    story("retold-slow", |scratch| async move {
+        let broker = Broker::start(&scratch, "allow_anonymous true\nmax_inflight_messages 2").await;
+        let mut hub = StubHub::start(broker.port, true).await;
+        let link = slow_link(broker.port, 10_000).await;
+        let clock = BoardClock::of_1970();
+        let agent = Agent::start_by(&scratch, hub_at(link), std::sync::Arc::new(clock.clone()));
+        let stored: Vec<_> = (0..60).map(|n| agent.take_picture(3_000, n)).collect();
+        clock.set(TRUE_MS, Quality::Ntp);
+        agent.store.flush().await.unwrap();
+        let (mut pictures, mut records) = (0, 0);
+        while pictures + records < 40 {
+            let image = hub.next_of(|topic, _| match topic {
+                Topic::Image(_) => Some(true),
+                Topic::Snap(_) => Some(false),
+                _ => None,
+            });
+            if image.await { pictures += 1 } else { records += 1 }
+        }
+        eprintln!("of the first 40 packets {pictures} were pictures and {records} records, of {} that wait", stored.len());
+        assert!(pictures >= 15 && records >= 15, "{pictures} pictures, {records} records");
     });
 }
 

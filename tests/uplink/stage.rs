@@ -101,9 +101,13 @@ pub struct Agent {
 }
 impl Agent {
     pub fn start(scratch: &Scratch, hub: Hub) -> Self {
+        Self::start_by(scratch, hub, Arc::new(SystemClock))
+    }
+    /// The same by another clock.
+    pub fn start_by(scratch: &Scratch, hub: Hub, clock: Arc<dyn Clock>) -> Self {
         let place = Place { dir: scratch.0.join("data"), board: "board".into(), hub: true };
         let config = Configure { node: node(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
-        let (store, _) = Store::open(&place, config, Arc::new(SystemClock), "boot").unwrap();
+        let (store, _) = Store::open(&place, config, clock.clone(), "boot").unwrap();
         let status = Status::default();
         let (stores, store_now) = watch::channel(Some(store.clone()));
         let (stop, stopped) = watch::channel(false);
@@ -114,7 +118,7 @@ impl Agent {
             schedules: vec![],
             store: store_now,
             status: status.clone(),
-            clock: Arc::new(SystemClock),
+            clock,
             last_trusted_ms: 0,
         };
         Self { store, status, stop, task: tokio::spawn(uplink::run(context, stopped)), _stores: stores }
@@ -133,6 +137,8 @@ impl Agent {
             taken_ms: 1,
             source: "pattern",
             flags: vec![],
+            priority: Default::default(),
+            window_ms: None,
         };
         std::thread::spawn(move || store.put(put).unwrap()).join().unwrap()
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::TestClock;
 use crate::model::{Quality, Slot};
+use crate::schedule::{Align, Grid};
 use crate::store::{Configure, OpenError, Place, Put, Rules};
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,7 +55,18 @@ fn a_slot_that_was_served_a_millisecond_off_the_cursors_grid_does_not_end_twice(
         let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 2_000], &[0xFF, 0xD9]].concat();
         let camera = "gate".parse().unwrap();
         store
-            .put(Put { camera, slots: vec![slot], jpeg, width: 8, height: 8, taken_ms: due_ms, source: "pattern", flags: vec![] })
+            .put(Put {
+                camera,
+                slots: vec![slot],
+                jpeg,
+                width: 8,
+                height: 8,
+                taken_ms: due_ms,
+                source: "pattern",
+                flags: vec![],
+                priority: Default::default(),
+                window_ms: None,
+            })
             .unwrap();
         block(store.stop()).unwrap();
         drop(store);
@@ -68,9 +80,16 @@ fn a_slot_that_was_served_a_millisecond_off_the_cursors_grid_does_not_end_twice(
             offset_ms: Some(OFFSET_MS),
             period_ms: MINUTE_MS,
             phase_ms: 0,
+            mark: 0,
+            since_ms: 0,
         };
         let account = Account { store: &store, boot: past.boot, before: Off::Crash, storage_failed_at_ms: None, now };
-        account.off(&schedule, &memory, Some(&grid));
+        let rule = Rule::from(grid);
+        if memory.boot == past.boot {
+            account.off(&schedule, &Planner::new(rule, past.boot, Some(memory)).next(&now), MINUTE_MS);
+        } else {
+            account.off_since_another_boot(&schedule, &memory, Some(&rule), None);
+        }
         block(store.flush()).unwrap();
         let told = counted(&store);
         let told: Vec<_> = told.iter().map(|(label, n)| (label.as_str(), *n)).collect();
@@ -107,14 +126,16 @@ fn what_a_power_cut_took_is_counted_as_soon_as_the_clock_is_trusted() {
         offset_ms: Some(OFFSET_MS),
         period_ms: MINUTE_MS,
         phase_ms: 0,
+        mark: 0,
+        since_ms: 0,
     };
     let account = Account { store: &store, boot: past.boot, before: Off::Power, storage_failed_at_ms: None, now };
-    account.off(&schedule, &memory, Some(&grid));
+    account.off_since_another_boot(&schedule, &memory, Some(&Rule::from(grid)), None);
     assert_eq!(counted(&store), [("unknown number off: power".to_owned(), 1)].into());
     // The saved clock was an hour slow.
     let now = Reading { wall_ms: now.wall_ms + 60 * MINUTE_MS as i64 + 35_000, boottime_ms: 65_000, quality: Quality::Ntp, ..now };
     for _ in 0..2 {
-        count_off(&store, &schedule, &grid, past.boot, &now);
+        count_off(&store, &schedule, &Rule::from(grid), past.boot, &now, None);
         // Full minutes after the one at boottime 100 s of the boot before, until 30 s of this one.
         let off_ms = (now.offset_ms() + 30_000) - (OFFSET_MS + 100_000);
         assert_eq!(counted(&store), [("off: power".to_owned(), off_ms as u64 / MINUTE_MS)].into(), "once, and in place of the other");

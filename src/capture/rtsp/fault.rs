@@ -24,11 +24,21 @@ pub struct Progress {
     frames: AtomicU32,
     damaged: AtomicU32,
     last_frame_ms: AtomicU64,
+    begun_ms: u64,
+    /// How long it took until the session could give a picture; 0 until then.
+    ready_after_ms: AtomicU64,
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { stage: AtomicU8::new(0), frames: AtomicU32::new(0), damaged: AtomicU32::new(0), last_frame_ms: AtomicU64::new(0) }
+        Self {
+            stage: AtomicU8::new(0),
+            frames: AtomicU32::new(0),
+            damaged: AtomicU32::new(0),
+            last_frame_ms: AtomicU64::new(0),
+            begun_ms: boottime_now_ms(),
+            ready_after_ms: AtomicU64::new(0),
+        }
     }
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
@@ -44,7 +54,18 @@ impl Progress {
         self.damaged.fetch_add(damaged.into(), Relaxed);
         self.last_frame_ms.store(at_ms, Relaxed);
     }
+    pub fn ready(&self) {
+        let after_ms = (boottime_now_ms() - self.begun_ms).max(1);
+        let _ = self.ready_after_ms.compare_exchange(0, after_ms, Relaxed, Relaxed);
+    }
+    pub fn ready_after_ms(&self) -> Option<u64> {
+        Some(self.ready_after_ms.load(Relaxed)).filter(|ms| *ms > 0)
+    }
+    /// Since the last frame, while it plays.
     pub fn silent_ms(&self) -> u64 {
+        if self.stage.load(Relaxed) != Stage::Frame as u8 {
+            return 0;
+        }
         boottime_now_ms().saturating_sub(self.last_frame_ms.load(Relaxed))
     }
     /// For the error of a request that got nothing.

@@ -6,6 +6,9 @@
 //! **Kept open** for short intervals, so that a picture costs one keyframe and no login. Such a session may have died
 //! unnoticed while nobody asked: one that fails or has been silent is replaced within the same grab.
 //!
+//! **Opened ahead** of a slot of a longer interval: MJPEG then plays already and the next frame is the picture; H.264 is set up and told to
+//! play at the slot's instant, because most cameras begin with a keyframe.
+//!
 //! **Ended in order**: small cameras serve few sessions and forget none. A session is told to end when it is no longer needed, and a new one
 //! waits (within limits) until the old one has confirmed.
 //!
@@ -23,7 +26,7 @@ use crate::image::jpeg::{self, ImageError};
 use crate::model::TEARDOWN_MAX_MS;
 use fault::{Hidden, Progress};
 use h264::Undecodable;
-use session::{Address, Encoding, Request, Shot};
+use session::{Address, Encoding, Request, Shot, Wanted};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, atomic::AtomicBool};
 use std::time::Duration;
@@ -38,6 +41,8 @@ pub struct Rtsp {
     pixels_max: u64,
     runtime: Handle,
     link: Option<Link>,
+    /// What its last opening took until it was ready.
+    warm_up_ms: Option<u64>,
     /// A session told to end.
     ending: Option<Link>,
 }
@@ -65,35 +70,58 @@ impl Rtsp {
         let encoded = url::form_urlencoded::byte_serialize(password.as_bytes()).collect();
         let hidden = Hidden(vec![url.query().unwrap_or_default().to_owned(), password, encoded]);
         let address = Address { camera: name, url: url.clone(), credentials, hidden, udp: AtomicBool::new(false) };
-        Ok(Self { address: Arc::new(address), keep_open, pixels_max: camera.max_pixels, runtime, link: None, ending: None })
+        Ok(Self {
+            address: Arc::new(address),
+            keep_open,
+            pixels_max: camera.max_pixels,
+            runtime,
+            link: None,
+            warm_up_ms: None,
+            ending: None,
+        })
     }
 
     /// A shot from the open session, or from a new one.
     fn shot(&mut self, want: &Want) -> Result<Shot, CaptureError> {
-        if let Some(link) = self.link.take_if(|link| link.progress.silent_ms() > SILENT_MAX_MS || link.task.is_finished()) {
-            self.end(link);
-        }
-        if let Some(link) = &self.link {
-            match link.ask(&self.address.camera, want) {
+        let wanted = Wanted::Shot { not_before_ms: want.not_before_ms, stay: self.keep_open };
+        self.end_dead();
+        if self.link.is_some() {
+            match self.ask(wanted, want.deadline) {
                 Err(CaptureError::Broken { .. }) if !want.deadline.passed() => self.end_link(),
-                done => return done,
+                done => return done.and_then(|shot| shot.ok_or_else(|| self.gone())),
             }
         }
-        let link = self.start(want.deadline);
-        let answer = link.ask(&self.address.camera, want);
-        self.link = Some(link);
+        self.start(want.deadline);
+        self.ask(wanted, want.deadline)?.ok_or_else(|| self.gone())
+    }
+
+    fn ask(&mut self, wanted: Wanted, deadline: Deadline) -> Result<Option<Shot>, CaptureError> {
+        let Some(link) = &self.link else { return Err(self.gone()) };
+        let answer = link.ask(&self.address.camera, wanted, deadline);
+        self.warm_up_ms = link.progress.ready_after_ms().or(self.warm_up_ms);
         answer
     }
 
-    fn start(&mut self, deadline: Deadline) -> Link {
+    fn gone(&self) -> CaptureError {
+        gone(&self.address.camera)
+    }
+
+    /// Ends a session that died unnoticed.
+    fn end_dead(&mut self) {
+        if let Some(link) = self.link.take_if(|link| link.progress.silent_ms() > SILENT_MAX_MS || link.task.is_finished()) {
+            self.end(link);
+        }
+    }
+
+    fn start(&mut self, deadline: Deadline) {
         if let Some(old) = self.ending.take() {
             old.await_end(deadline.left().min(Duration::from_millis(TEARDOWN_MAX_MS)));
         }
         let (requests, queue) = tokio::sync::mpsc::channel(1);
         let (ending, ended) = sync_channel(1);
         let progress = Arc::new(Progress::new());
-        let task = session::run(self.address.clone(), queue, self.keep_open, progress.clone(), ending);
-        Link { requests: Some(requests), progress, ended, task: self.runtime.spawn(task) }
+        let task = session::run(self.address.clone(), queue, progress.clone(), ending);
+        self.link = Some(Link { requests: Some(requests), progress, ended, task: self.runtime.spawn(task) });
     }
 
     fn end_link(&mut self) {
@@ -138,6 +166,27 @@ impl Source for Rtsp {
         }
         self.frame(shot?)
     }
+
+    fn warm_up(&mut self, deadline: Deadline) -> Result<(), CaptureError> {
+        self.end_dead();
+        if self.link.is_none() {
+            self.start(deadline);
+        }
+        let ready = self.ask(Wanted::Ready, deadline);
+        // What takes longer than that goes on, and the grab with it.
+        if ready.as_ref().is_err_and(|error| !matches!(error, CaptureError::Timeout { .. })) {
+            self.end_link();
+        }
+        ready.map(|_| ())
+    }
+
+    fn stay_open(&mut self, stay: bool) {
+        self.keep_open = stay;
+    }
+
+    fn warm_up_ms(&self) -> Option<u64> {
+        self.warm_up_ms
+    }
 }
 
 /// Waits a moment for the camera to confirm, so that a source opened anew does not meet its own old session.
@@ -150,21 +199,25 @@ impl Drop for Rtsp {
     }
 }
 
+fn gone(camera: &str) -> CaptureError {
+    CaptureError::Broken { camera: camera.to_owned(), cause: "the session has ended".into() }
+}
+
 impl Link {
-    fn ask(&self, camera: &str, want: &Want) -> Result<Shot, CaptureError> {
+    fn ask(&self, camera: &str, wanted: Wanted, deadline: Deadline) -> Result<Option<Shot>, CaptureError> {
         let asked_ms = boottime_now_ms();
-        let gone = || CaptureError::Broken { camera: camera.to_owned(), cause: "the session has ended".into() };
+        let gone = || gone(camera);
         let (reply, answer) = sync_channel(1);
         self.progress.asked();
-        let request = Request { not_before_ms: want.not_before_ms, reply };
+        let request = Request { wanted, reply };
         self.requests.as_ref().and_then(|requests| requests.try_send(request).ok()).ok_or_else(gone)?;
         loop {
-            match answer.recv_timeout(want.deadline.left()) {
+            match answer.recv_timeout(deadline.left()) {
                 Ok(result) => return result,
                 // Also when the runtime shuts down: it drops the session and the other end of this channel with it.
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
-                Err(RecvTimeoutError::Timeout) if want.deadline.passed() => {
-                    let within = Duration::from_millis(want.deadline.boottime_ms().saturating_sub(asked_ms));
+                Err(RecvTimeoutError::Timeout) if deadline.passed() => {
+                    let within = Duration::from_millis(deadline.boottime_ms().saturating_sub(asked_ms));
                     return Err(CaptureError::Timeout { camera: camera.to_owned(), within, stage: self.progress.describe() });
                 }
                 Err(RecvTimeoutError::Timeout) => {}

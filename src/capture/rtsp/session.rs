@@ -45,31 +45,54 @@ pub struct Shot {
     pub arrived_ms: u64,
 }
 
-pub struct Request {
-    pub not_before_ms: u64,
-    pub reply: SyncSender<Result<Shot, CaptureError>>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Get ready for a shot.
+    Ready,
+    /// A picture from this instant on; whether the session is to go on after it.
+    Shot { not_before_ms: u64, stay: bool },
 }
 
-/// Runs until the requests' sender is dropped, the stream ends, or (without `keep_open`) the first request is answered.
+pub struct Request {
+    pub wanted: Wanted,
+    /// Without a shot: ready for one.
+    pub reply: SyncSender<Result<Option<Shot>, CaptureError>>,
+}
+
+/// Runs until the requests' sender is dropped, the stream ends, or a shot is given after which it is not to stay.
 /// `_ended` is dropped last: its receiver learns that the camera has been told.
-pub async fn run(address: Arc<Address>, mut requests: Receiver<Request>, keep_open: bool, progress: Arc<Progress>, _ended: SyncSender<()>) {
+pub async fn run(address: Arc<Address>, mut requests: Receiver<Request>, progress: Arc<Progress>, _ended: SyncSender<()>) {
     let group = Arc::new(SessionGroup::default());
-    serve(&address, &mut requests, keep_open, &progress, &group).await;
+    serve(&address, &mut requests, &progress, &group).await;
     // Nothing can be done about a camera that does not confirm; it was told.
     let _ = tokio::time::timeout(Duration::from_millis(TEARDOWN_MAX_MS), group.await_teardown()).await;
 }
 
-async fn serve(address: &Address, requests: &mut Receiver<Request>, keep_open: bool, progress: &Progress, group: &Arc<SessionGroup>) {
-    let Some(first) = requests.recv().await else { return };
-    let opened = tokio::select! {
-        opened = open(address, progress, group) => opened,
-        _ = requests.recv() => return,
+async fn serve(address: &Address, requests: &mut Receiver<Request>, progress: &Progress, group: &Arc<SessionGroup>) {
+    let Some(mut request) = requests.recv().await else { return };
+    let Some(set_up) = meanwhile(set_up(address, progress, group), requests, &mut request).await else { return };
+    let (session, encoding) = match set_up {
+        Ok(set_up) => set_up,
+        Err(error) => return answer(request, Err(error)),
     };
-    let (mut stream, encoding) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return answer(first, Err(error)),
+    if encoding == Encoding::H264 {
+        progress.ready();
+        // Most cameras begin a stream with a keyframe, and the next one may be seconds away: so this one is told to play at the instant
+        // the picture is wanted.
+        while request.wanted == Wanted::Ready {
+            answer(request, Ok(None));
+            request = match requests.recv().await {
+                Some(next) => next,
+                None => return,
+            };
+        }
+    }
+    let Some(playing) = meanwhile(play(session, address, progress), requests, &mut request).await else { return };
+    let mut stream = match playing {
+        Ok(stream) => stream,
+        Err(error) => return answer(request, Err(error)),
     };
-    let mut pending = Some(first);
+    let mut pending = Some(request);
     loop {
         let item = tokio::select! {
             asked = requests.recv() => match asked {
@@ -83,15 +106,19 @@ async fn serve(address: &Address, requests: &mut Receiver<Request>, keep_open: b
         };
         let ended = match item {
             Some(Ok(CodecItem::VideoFrame(frame))) => {
-                if let Some(shot) = wanted(frame, encoding, pending.as_ref(), progress)
-                    && let Some(request) = pending.take()
-                {
-                    if !keep_open {
+                let Some(request) = pending.take() else {
+                    note(&frame, progress);
+                    continue;
+                };
+                match shot(frame, encoding, request.wanted, progress) {
+                    None => pending = Some(request),
+                    Some(_) if request.wanted == Wanted::Ready => answer(request, Ok(None)),
+                    Some(shot) if matches!(request.wanted, Wanted::Shot { stay: false, .. }) => {
                         // Dropped first: the TEARDOWN is on its way before anybody can ask for a new session.
                         drop(stream);
-                        return answer(request, Ok(shot));
+                        return answer(request, Ok(Some(shot)));
                     }
-                    answer(request, Ok(shot));
+                    Some(shot) => answer(request, Ok(Some(shot))),
                 }
                 continue;
             }
@@ -107,23 +134,46 @@ async fn serve(address: &Address, requests: &mut Receiver<Request>, keep_open: b
     }
 }
 
+/// Waits for a step of the dialogue. An asker may change its mind meanwhile (it got ready in vain by its deadline, and now wants its
+/// shot); `None`: nobody asks any more.
+async fn meanwhile<T>(step: impl Future<Output = T>, requests: &mut Receiver<Request>, request: &mut Request) -> Option<T> {
+    let mut step = std::pin::pin!(step);
+    loop {
+        tokio::select! {
+            done = &mut step => return Some(done),
+            asked = requests.recv() => *request = asked?,
+        }
+    }
+}
+
 /// An asker that has gone needs no answer.
-fn answer(request: Request, result: Result<Shot, CaptureError>) {
+fn answer(request: Request, result: Result<Option<Shot>, CaptureError>) {
     let _ = request.reply.try_send(result);
 }
 
-/// The frame as a shot, if somebody waits for it and it is whole, new enough and a picture by itself.
-fn wanted(frame: VideoFrame, encoding: Encoding, pending: Option<&Request>, progress: &Progress) -> Option<Shot> {
+fn note(frame: &VideoFrame, progress: &Progress) -> u64 {
     let arrived_ms = boottime_now_ms();
-    let damaged = frame.loss() > 0;
-    progress.frame(arrived_ms, damaged);
-    let request = pending?;
-    let usable = !damaged && frame.is_random_access_point() && frame.data().len() <= PICTURE_BYTES_MAX;
-    let alone = usable && (encoding == Encoding::Jpeg || h264::is_keyframe(frame.data()));
-    (alone && arrived_ms >= request.not_before_ms).then(|| Shot { encoding, data: frame.into_data(), arrived_ms })
+    progress.frame(arrived_ms, frame.loss() > 0);
+    arrived_ms
 }
 
-async fn open(address: &Address, progress: &Progress, group: &Arc<SessionGroup>) -> Result<(Demuxed, Encoding), CaptureError> {
+/// The frame as a shot, if it is whole, new enough and a picture by itself.
+fn shot(frame: VideoFrame, encoding: Encoding, wanted: Wanted, progress: &Progress) -> Option<Shot> {
+    let arrived_ms = note(&frame, progress);
+    let not_before_ms = match wanted {
+        Wanted::Ready => 0,
+        Wanted::Shot { not_before_ms, .. } => not_before_ms,
+    };
+    let usable = frame.loss() == 0 && frame.is_random_access_point() && frame.data().len() <= PICTURE_BYTES_MAX;
+    let alone = usable && (encoding == Encoding::Jpeg || h264::is_keyframe(frame.data()));
+    if alone {
+        progress.ready();
+    }
+    (alone && arrived_ms >= not_before_ms).then(|| Shot { encoding, data: frame.into_data(), arrived_ms })
+}
+
+/// Up to where the camera only has to be told to play.
+async fn set_up(address: &Address, progress: &Progress, group: &Arc<SessionGroup>) -> Result<(Session<Described>, Encoding), CaptureError> {
     let explain = |stage: Stage| move |error: retina::Error| meaning(&address.camera, &address.hidden, stage, &error);
     let udp = address.udp.load(Relaxed);
     let (mut session, index, encoding) = describe(address, progress, group, udp).await?;
@@ -135,13 +185,17 @@ async fn open(address: &Address, progress: &Progress, group: &Arc<SessionGroup>)
         }
         done => done.map_err(explain(Stage::Setup))?,
     }
+    Ok((session, encoding))
+}
+
+async fn play(session: Session<Described>, address: &Address, progress: &Progress) -> Result<Demuxed, CaptureError> {
+    let explain = |error: retina::Error| meaning(&address.camera, &address.hidden, Stage::Play, &error);
     progress.enter(Stage::Play);
     // The sequence number in a PLAY answer is wrong on many cameras; believing it would make the first keyframe look damaged.
     let play = PlayOptions::default().initial_seq(InitialSequenceNumberPolicy::Ignore);
-    let playing = session.play(play).await.map_err(explain(Stage::Play))?;
-    let stream = playing.demuxed().map_err(explain(Stage::Play))?;
+    let stream = session.play(play).await.map_err(explain)?.demuxed().map_err(explain)?;
     progress.enter(Stage::Frame);
-    Ok((stream, encoding))
+    Ok(stream)
 }
 
 /// On the connection that refused TCP, or on a new one if the camera closed that.

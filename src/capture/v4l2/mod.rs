@@ -70,6 +70,9 @@ pub struct V4l2 {
     pixels_max: u64,
     /// How long a camera that is not there is waited for.
     patience: Duration,
+    /// What a grab may take, and in a warm-up what the grab that follows it may.
+    timeout: Duration,
+    follows: Duration,
     open: Option<Open>,
     warm_up_ms: Option<u64>,
     unsettled: bool,
@@ -157,7 +160,19 @@ impl V4l2 {
     /// Opens nothing yet. `patience`: how long a grab may wait for a camera that is not plugged in.
     pub fn new(name: String, camera: &Camera, wanted: &str, patience: Duration) -> Self {
         let (wanted, video) = (wanted.to_owned(), camera.video);
-        Self { camera: name, wanted, video, pixels_max: camera.max_pixels, patience, open: None, warm_up_ms: None, unsettled: false }
+        let (pixels_max, timeout) = (camera.max_pixels, camera.timeout);
+        Self {
+            camera: name,
+            wanted,
+            video,
+            pixels_max,
+            patience,
+            timeout,
+            follows: Duration::ZERO,
+            open: None,
+            warm_up_ms: None,
+            unsettled: false,
+        }
     }
 
     /// Opens the camera, waiting for it to come if it is not there.
@@ -236,7 +251,8 @@ impl V4l2 {
         })?;
         let queue = Queue::start(device, caps.buffers()).map_err(|e| self.fault(e, &node))?;
         tracing::debug!(camera = self.camera, node = %node.display(), mode = %mode.choice, period_ms, "opened");
-        let budget_ms = (want.deadline.left().as_millis() as u64 / 2).min(SETTLE_MAX_MS);
+        let left = want.deadline.left() + self.follows;
+        let budget_ms = (left.as_millis() as u64 / 2).min(SETTLE_MAX_MS);
         let silence_ms = FIRST_FRAME_MS.max(SILENCE_PERIODS * period_ms);
         let settling = Some((Settling::default(), boottime_now_ms() + budget_ms));
         Ok(Open { queue, mode, node, period_ms, silence_ms, opened_ms, settling })
@@ -397,6 +413,17 @@ impl Source for V4l2 {
     fn grab(&mut self, want: &Want) -> Result<Frame, CaptureError> {
         let asked_ms = boottime_now_ms();
         self.try_until(want, asked_ms).map_err(|error| self.held(error, want, asked_ms))
+    }
+
+    fn warm_up(&mut self, deadline: Deadline) -> Result<(), CaptureError> {
+        let now_ms = boottime_now_ms();
+        // Nobody waits yet for a camera that is not there. What was begun here the grab goes on with: it opens, watches the exposure
+        // settle, and leaves the stream running.
+        let patience = std::mem::take(&mut self.patience);
+        self.follows = self.timeout;
+        let warmed = self.try_until(&Want { not_before_ms: now_ms, deadline, label: String::new() }, now_ms);
+        (self.patience, self.follows) = (patience, Duration::ZERO);
+        warmed.map(drop)
     }
 
     fn flags(&self) -> &'static [&'static str] {

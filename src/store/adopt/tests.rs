@@ -23,6 +23,7 @@ pub fn picture(seq: u64, life: BootNo) -> (SnapRow, Vec<u8>, Vec<u8>, Seq) {
         config: "0".into(),
         sha256: String::new(),
         rev: 0,
+        hash8: None,
     };
     let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[seq as u8; 200], &[0xFF, 0xD9]].concat();
     let made = meta::compose(record, &jpeg).unwrap();

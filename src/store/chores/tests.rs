@@ -52,6 +52,8 @@ fn put(store: &Store, name: &str, due_ms: u64) -> Result<Stored, PutError> {
         taken_ms: due_ms,
         source: "pattern",
         flags: vec![],
+        priority: Default::default(),
+        window_ms: None,
     })
 }
 
@@ -187,6 +189,10 @@ fn an_idle_node_sweeps_when_the_clock_becomes_trusted_and_not_before() {
     assert!(old.path.exists());
     dir.1.change(|r| r.quality = Quality::Ntp);
     // The agent says so when it sees that.
+    store.configure(dir.configure(rules.clone()));
+    block(store.flush()).unwrap();
+    assert!(old.path.exists(), "the clock is eleven days from where it was: it may be wrong now");
+    dir.1.advance(86_400_000);
     store.configure(dir.configure(rules));
     block(store.flush()).unwrap();
     assert!(!old.path.exists() && store.snap(old.id).unwrap().is_none());

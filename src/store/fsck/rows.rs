@@ -9,9 +9,11 @@ use crate::protocol::{Gap, GapRange, UNKNOWN};
 use crate::store::findings::Check;
 use crate::store::index::tables::{
     ASK, BOOTS, BY_CAMERA, CURSORS, ERASURES, FREE, GAPS, GARBAGE, Key, OUTCOMES, PINS, RANGES, SNAPS, STATE, day_of, days_from, part,
-    pending_key, pending_of,
+    pending_key, pending_of, values,
 };
-use crate::store::index::{BootRow, Counters, DayRow, Erasure, Index, SnapRow, SnapState, Totals, known, row, step_of};
+use crate::store::index::{
+    BUILT, BootRow, Built, Counters, DayRow, Erasure, Index, RETIMED, SYNCED, SnapRow, SnapState, Synced, Totals, known, row, step_of,
+};
 use crate::store::path::{is_ours, path_of};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +31,7 @@ type Found = Result<Check, redb::Error>;
 impl Rows<'_> {
     pub fn check(&self, progress: &mut Progress) -> Result<Vec<Check>, redb::Error> {
         let txn = self.index.read()?;
-        let mut checks = vec![self.stores(&txn)?];
+        let mut checks = vec![self.stores(&txn)?, self.times(&txn)?];
         checks.extend(self.snaps(&txn, progress)?);
         checks.push(self.lists(&txn)?);
         checks.push(self.outcomes(&txn, progress)?);
@@ -81,6 +83,34 @@ impl Rows<'_> {
         Ok(check)
     }
 
+    /// What gives pictures their time.
+    fn times(&self, txn: &ReadTransaction) -> Found {
+        let mut check = Check::new("times of boots", "each by one trusted reading of its own");
+        let boots = txn.open_table(BOOTS)?;
+        for entry in txn.open_table(STATE)?.range(values())? {
+            let (key, value) = entry?;
+            let (_, boot, _, name) = key.value();
+            let readable = match name {
+                SYNCED => row::<Synced>(value.value()).map(|synced| synced.quality.trusted()),
+                BUILT => row::<Built>(value.value()).map(|_| true),
+                RETIMED => row::<Key>(value.value()).map(|_| true),
+                _ => continue,
+            };
+            check.count += 1;
+            match readable {
+                Err(_) => check.problem(format!("`{name}` of boot {boot} cannot be read: the agent does not start with it")),
+                Ok(false) => {
+                    check.problem(format!("the time of boot {boot} is by a clock that was not trusted: its pictures show it as true"))
+                }
+                Ok(true) if name != RETIMED && boots.get(boot)?.is_none() => {
+                    check.problem(format!("`{name}` belongs to boot {boot}, which has no row"));
+                }
+                Ok(true) => {}
+            }
+        }
+        Ok(check)
+    }
+
     /// Every row, what must name it, and what rows add up to.
     fn snaps(&self, txn: &ReadTransaction, progress: &mut Progress) -> Result<[Check; 3], redb::Error> {
         let mut check = Check::new("rows", "all readable, all in their lists");
@@ -127,7 +157,7 @@ impl Rows<'_> {
             }
             let pinned = pins.get(key)?.is_some();
             let may_go = matches!(snap.state, SnapState::Acknowledged | SnapState::Corrupt) && !pinned;
-            if snap.state == SnapState::Pending && pending.get(pending_key((u8::from(!snap.commanded), ord, seq)))?.is_none() {
+            if snap.state == SnapState::Pending && pending.get(pending_key((snap.priority.class(), ord, seq)))?.is_none() {
                 check.problem(format!("{name} is not among those to be sent, and the hub has not got it: it would never be sent"));
             }
             if snap.state == SnapState::Ask && ask.get(key)?.is_none() {
@@ -176,7 +206,7 @@ impl Rows<'_> {
         }
         for entry in txn.open_table(STATE)?.range(pending_key((0, 0, 0))..)? {
             let (class, ord, seq) = pending_of(entry?.0.value());
-            let belongs = snap((ord, seq))?.is_some_and(|s| s.state == SnapState::Pending && u8::from(!s.commanded) == class);
+            let belongs = snap((ord, seq))?.is_some_and(|s| s.state == SnapState::Pending && s.priority.class() == class);
             judge((ord, seq), "among those to be sent", belongs);
         }
         for entry in txn.open_table(ASK)?.iter()? {

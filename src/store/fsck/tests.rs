@@ -3,7 +3,7 @@ use super::*;
 use crate::clock::TestClock;
 use crate::model::{Failure, Outcome, Quality, Seq, Slot, SnapshotId};
 use crate::store::index::tables::*;
-use crate::store::index::{Erasure, SnapRow, SnapState, Totals, row};
+use crate::store::index::{BUILT, Built, Erasure, RETIMED, SYNCED, SnapRow, SnapState, Synced, Totals, row};
 use crate::store::{Configure, Put, Rules, Store};
 use redb::{ReadableTable, WriteTransaction};
 use std::collections::BTreeMap;
@@ -38,7 +38,18 @@ fn good(dir: &Path) -> Vec<u8> {
         let slots = if n == 5 { vec![] } else { vec![slot(1_000 * u64::from(n))] };
         let camera = "gate".parse().unwrap();
         store
-            .put(Put { camera, slots, jpeg, width: 8, height: 8, taken_ms: 1_000 * u64::from(n), source: "pattern", flags: vec![] })
+            .put(Put {
+                camera,
+                slots,
+                jpeg,
+                width: 8,
+                height: 8,
+                taken_ms: 1_000 * u64::from(n),
+                source: "pattern",
+                flags: vec![],
+                priority: Default::default(),
+                window_ms: None,
+            })
             .unwrap()
     };
     let stored: Vec<_> = (1..=5).map(put).collect();
@@ -159,6 +170,17 @@ const DAMAGES: &[Damage] = &[
     ("store ids", "board", remove!(META, "board")),
     ("store ids", "boot 1 cannot be read", insert!(BOOTS, 1, &[0xFF_u8][..])),
     ("store ids", "is no schedule", insert!(STATE, cursor_key("../x"), &[0_u8][..])),
+    ("times of boots", "`synced` of boot 1 cannot be read", insert!(STATE, boot_key(1, SYNCED), &[0xFF_u8][..])),
+    ("times of boots", "`retimed` of boot 0 cannot be read", insert!(STATE, value_key(RETIMED), &[0xFF_u8][..])),
+    ("times of boots", "belongs to boot 9, which has no row", |dir| {
+        let built = postcard::to_stdvec(&Built { at_ms: 0, built_ms: 0 }).unwrap();
+        edit(dir, |txn| drop(txn.open_table(STATE).unwrap().insert(boot_key(9, BUILT), built.as_slice()).unwrap()));
+    }),
+    ("times of boots", "by a clock that was not trusted", |dir| {
+        let said = Synced { at_ms: 0, offset_ms: 0, quality: Quality::Saved, uncertainty_ms: None };
+        let said = postcard::to_stdvec(&said).unwrap();
+        edit(dir, |txn| drop(txn.open_table(STATE).unwrap().insert(boot_key(1, SYNCED), said.as_slice()).unwrap()));
+    }),
     ("rows", "row cannot be read", insert!(SNAPS, (ORD, 4), &[0xFF_u8][..])),
     ("rows", "its store has no id", remove!(STORES, ORD)),
     ("rows", "its number will be given again", value!("next_seq", 6_u64)),

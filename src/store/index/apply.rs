@@ -30,7 +30,7 @@ pub fn apply_snaps(txn: &WriteTransaction, book: &mut Book, change: &Change, nex
         totals.bytes += snap.bytes;
         match snap.state {
             SnapState::Pending => {
-                pending.insert(pending_key((u8::from(!snap.commanded), *ord, *seq)), NOTHING)?;
+                pending.insert(pending_key((snap.priority.class(), *ord, *seq)), NOTHING)?;
                 totals.pending += 1;
                 totals.pending_bytes += snap.bytes;
             }
@@ -73,7 +73,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
                 ask.remove(*key)?;
             }
             let totals = next.totals.entry(snap.camera.clone()).or_default();
-            let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), pending_key((u8::from(!snap.commanded), key.0, key.1)));
+            let (camera, queued) = ((snap.camera.as_str(), key.0, key.1), pending_key((snap.priority.class(), key.0, key.1)));
             if to == SnapState::Acknowledged {
                 pending.remove(queued)?;
                 if pins.get(key)?.is_none() {
@@ -98,7 +98,7 @@ pub fn apply_acks(txn: &WriteTransaction, change: &Change, next: &mut Counters) 
             ask.remove(key)?;
             let Some(mut snap) = snaps.get(key)?.map(|v| row::<SnapRow>(v.value())).transpose()? else { continue };
             snap.state = SnapState::Pending;
-            pending.insert(pending_key((u8::from(!snap.commanded), key.0, key.1)), NOTHING)?;
+            pending.insert(pending_key((snap.priority.class(), key.0, key.1)), NOTHING)?;
             snaps.insert(key, bytes(&snap)?.as_slice())?;
         }
     }
@@ -158,7 +158,7 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
         {
             reasons.add(GapItem::Tombstone { id: SnapshotId { store: *store, seq: Seq(key.1) }, camera: camera.clone(), reason });
         }
-        pending.remove(pending_key((u8::from(!snap.commanded), key.0, key.1)))?;
+        pending.remove(pending_key((snap.priority.class(), key.0, key.1)))?;
         if snap.state == SnapState::Ask {
             txn.open_table(ASK)?.remove(key)?;
         }

@@ -1,6 +1,6 @@
 //! One commit's worth of change.
 
-use super::rows::{BootRow, Erasure, RunState, SnapRow, Totals, WrittenDay};
+use super::rows::{BootRow, Built, Erasure, RunState, SnapRow, Synced, Totals, WrittenDay};
 use super::tables::Key;
 use crate::model::{BootNo, CameraId, Hash8, Outcome, ScheduleId, Slot, StoreId};
 use crate::protocol::GapRange;
@@ -36,6 +36,12 @@ pub struct Change {
     /// Planner memory of each schedule, up to its last settled slot; `None` forgets the schedule.
     pub cursors: BTreeMap<ScheduleId, Option<Vec<u8>>>,
     pub boot: Option<(BootNo, BootRow)>,
+    /// The first trusted reading of a boot. One that the index has already stays.
+    pub synced: Option<(BootNo, Synced)>,
+    pub built: Option<(BootNo, Built)>,
+    /// All pictures up to here have their true time at the hub, or need not; whether the hub has just said so. What was only passed over
+    /// rides along.
+    pub retimed: Option<(Key, bool)>,
     pub run: Option<RunState>,
     pub trusted_ms: Option<i64>,
     /// The pictures of a lost index: `Some(Some(n))`, those from number n on are back; `Some(None)`, all are.
@@ -63,6 +69,9 @@ impl Change {
             && self.garbage_gone.is_empty()
             && self.cursors.is_empty()
             && self.boot.is_none()
+            && self.synced.is_none()
+            && self.built.is_none()
+            && !self.retimed.is_some_and(|(_, told)| told)
             && self.run.is_none()
             && self.new_store.is_none()
             && self.old_stores.is_empty()

@@ -1,11 +1,13 @@
 //! Lists of pictures, newest first, by camera, schedule and time, a page at a time.
 //!
 //! Order is by number, never by a clock. Where a trusted clock stamped the pictures, their times rise with their numbers, and a list
-//! between two times reads little more than it shows; pictures in between that no trusted clock stamped count by what they say.
+//! between two times reads little more than it shows; pictures in between that no trusted clock stamped count by what is known of their
+//! time by now: a time, a stretch in which it lies, or nothing but what they say.
 
 use super::open::Index;
 use super::rows::{SnapRow, row};
 use super::tables::{BY_CAMERA, Key, OUTCOMES, SNAPS, STORES};
+use super::times::Times;
 use crate::model::{CameraId, Outcome, ScheduleId, StoreId};
 use redb::{ReadOnlyTable, ReadableTable};
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ pub struct Query {
 /// What a list has come to.
 struct Page<'q> {
     query: &'q Query,
+    times: Times,
     snaps: ReadOnlyTable<Key, &'static [u8]>,
     found: Vec<(Key, SnapRow)>,
 }
@@ -39,13 +42,20 @@ impl Page<'_> {
     fn take(&mut self, key: Key) -> Result<bool, redb::Error> {
         let Some(value) = self.snaps.get(key)? else { return Ok(true) };
         let snap: SnapRow = row(value.value())?;
-        let (wall_ms, since_ms) = (snap.taken.wall_ms, self.query.since_ms);
-        if snap.taken.quality.trusted() && since_ms.is_some_and(|since| wall_ms < since.saturating_sub(SLACK_MS)) {
+        let (taken, since_ms) = (&snap.taken, self.query.since_ms);
+        if taken.quality.trusted() && since_ms.is_some_and(|since| taken.wall_ms < since.saturating_sub(SLACK_MS)) {
             return Ok(false);
         }
+        let (earliest_ms, latest_ms) = match self.times.taken_ms(taken) {
+            Some(at) => (at, at),
+            None => match self.times.bounds_ms(taken.boot, taken.boottime_ms) {
+                (None, None) => (taken.wall_ms, taken.wall_ms),
+                (earliest, latest) => (earliest.unwrap_or(i64::MIN), latest.unwrap_or(i64::MAX)),
+            },
+        };
         let fits = self.query.camera.as_ref().is_none_or(|c| *c == snap.camera)
-            && since_ms.is_none_or(|since| wall_ms >= since)
-            && self.query.until_ms.is_none_or(|until| wall_ms <= until);
+            && since_ms.is_none_or(|since| latest_ms >= since)
+            && self.query.until_ms.is_none_or(|until| earliest_ms <= until);
         if fits {
             self.found.push((key, snap));
         }
@@ -84,7 +94,8 @@ impl Page<'_> {
 impl Index {
     pub fn list(&self, query: &Query) -> Result<Vec<(Key, SnapRow)>, redb::Error> {
         let txn = self.read()?;
-        let mut page = Page { query, snaps: txn.open_table(SNAPS)?, found: Vec::new() };
+        let times = if query.since_ms.or(query.until_ms).is_some() { self.times()? } else { Times::default() };
+        let mut page = Page { query, times, snaps: txn.open_table(SNAPS)?, found: Vec::new() };
         let end = page.end()?;
         if let Some(schedule) = &query.schedule {
             let ords: HashMap<StoreId, u32> =

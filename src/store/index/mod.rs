@@ -17,13 +17,17 @@ mod list;
 mod migrate;
 mod open;
 mod read;
+mod retime;
 mod rows;
 pub mod tables;
+mod times;
 
 pub use book::{DayRow, known, step_of};
 pub use list::Query;
-pub use rows::{BootRow, Erasure, RunState, SnapRow, SnapState, Totals, WrittenDay, row};
+pub use retime::{RETIMED, Untold};
+pub use rows::{BootRow, Built, Erasure, RunState, SnapRow, SnapState, Synced, Totals, WrittenDay, row};
 pub use tables::{FORMAT, Key, PendingKey};
+pub use times::{Anchors, BUILT, SYNCED, Times};
 
 pub use change::{Change, Counters};
 pub use counted::{answered, answers};
@@ -32,7 +36,10 @@ pub use open::Index;
 use apply::{apply_acks, apply_deletes, apply_ledger, apply_pins, apply_snaps};
 use book::Book;
 use gaps::Reasons;
+use retime::apply_retimed;
+use rows::bytes;
 use tables::{STORES, put_meta, put_value};
+use times::put_once;
 
 impl Index {
     /// Applies a change durably. `report` makes gap messages for the hub; `store` numbers are taken from and put back to
@@ -60,6 +67,15 @@ impl Index {
         let mut book = Book::open(&txn, change.boot.as_ref())?;
         apply_snaps(&txn, &mut book, change, &mut next)?;
         apply_acks(&txn, change, &mut next)?;
+        if change.retimed.is_some() || !change.wanted.is_empty() {
+            apply_retimed(&txn, change, self.retimed()?)?;
+        }
+        if let Some((boot, synced)) = &change.synced {
+            put_once(&txn, *boot, SYNCED, &bytes(synced)?)?;
+        }
+        if let Some((boot, built)) = &change.built {
+            put_once(&txn, *boot, BUILT, &bytes(built)?)?;
+        }
         apply_pins(&txn, change)?;
         apply_deletes(&txn, change, &mut next, &mut reasons)?;
         apply_ledger(&txn, &mut book, change, &mut reasons)?;

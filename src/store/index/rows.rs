@@ -1,6 +1,6 @@
 //! What the index remembers of each thing: rows, and how they become bytes.
 
-use crate::model::{BootNo, CameraId, Hash8, Quality, Slot, Stamp};
+use crate::model::{BootNo, CameraId, Hash8, Priority, Quality, Slot, Stamp};
 use crate::protocol::WrittenFor;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -17,7 +17,8 @@ pub struct SnapRow {
     pub source: String,
     pub flags: Vec<String>,
     pub state: SnapState,
-    pub commanded: bool,
+    /// As long as this was a `bool` (taken on command), it was the same byte.
+    pub priority: Priority,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,27 @@ pub struct BootRow {
     pub quality: Quality,
     pub first_ms: u64,
     pub last_ms: u64,
+}
+
+/// The first trusted reading of a boot. It gives each picture of that boot its time, also those that no trusted clock stamped, and never
+/// changes: a picture's time must not move because a clock was put right again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// When it was read, on the boot clock.
+    pub at_ms: u64,
+    /// Wall minus boot time then.
+    pub offset_ms: i64,
+    pub quality: Quality,
+    pub uncertainty_ms: Option<u32>,
+}
+
+/// A program that was built at one instant ran at another one: no true time from then on is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// When it ran, on the boot clock.
+    pub at_ms: u64,
+    /// When it was built, since 1970.
+    pub built_ms: i64,
 }
 
 /// All pictures of a camera up to a number are to go, whatever else holds them.

@@ -1,6 +1,7 @@
 //! The tables and their keys.
 
 use super::rows::bytes;
+use crate::model::BootNo;
 use redb::{TableDefinition, WriteTransaction};
 use serde::Serialize;
 use std::ops::Range;
@@ -10,7 +11,7 @@ pub const FORMAT: u32 = 2;
 
 /// Place of a snapshot: number of its store's incarnation (the table `stores`), and its own. Order is the order of capture.
 pub type Key = (u32, u64);
-/// Class (0 on command, 1 scheduled), then [`Key`]: the backlog's order.
+/// Class ([`Priority::class`](crate::model::Priority::class)), then [`Key`]: the backlog's order.
 pub type PendingKey = (u8, u32, u64);
 /// A part of [`STATE`], then what that part is ordered by.
 pub type StateKey<'a> = (u8, u32, u64, &'a str);
@@ -56,7 +57,7 @@ const UNSURE_DAYS: u8 = 0;
 const DAYS: u8 = 1;
 pub const CURSORS: u8 = 2;
 const VALUES: u8 = 3;
-/// The backlog: pictures on command, then scheduled ones.
+/// The backlog: pictures on command and of high priority, then normal ones, then the rest. No other part may follow it.
 const PENDING: u8 = 4;
 
 pub fn day_key(unsure: u8, day: i32, schedule: &str) -> StateKey<'_> {
@@ -75,6 +76,15 @@ pub fn cursor_key(schedule: &str) -> StateKey<'_> {
 }
 pub fn value_key(name: &str) -> StateKey<'_> {
     (VALUES, 0, 0, name)
+}
+/// What is remembered of one boot besides its row. Rows of boots were there first, and hold no more than they did; whoever does not know
+/// these values reads past them.
+pub fn boot_key(boot: BootNo, name: &str) -> StateKey<'_> {
+    (VALUES, boot, 0, name)
+}
+/// All values of all boots, and the single ones too.
+pub fn values() -> Range<StateKey<'static>> {
+    part(VALUES)
 }
 pub fn pending_key((class, ord, seq): PendingKey) -> StateKey<'static> {
     (PENDING + class, ord, seq, "")

@@ -9,8 +9,8 @@
 //! or the other. A file that refuses to open is a failure too. The same code on redb 4.1.0, in `tests/redb_4_1`, must fail.
 
 use super::tables::{self, GARBAGE, Key, SNAPS, STORES};
-use super::{BootRow, Change, Counters, Index, RunState, SnapRow, SnapState};
-use crate::model::{Failure, Hash8, Missed, Off, Outcome, Quality, Seq, Skipped, Slot, SnapshotId, Stamp, StoreId};
+use super::{BootRow, Change, Counters, Index, RunState, SnapRow, SnapState, Synced};
+use crate::model::{Failure, Hash8, Missed, Off, Outcome, Priority, Quality, Seq, Skipped, Slot, SnapshotId, Stamp, StoreId};
 use crate::protocol::{GapRange, Instant};
 use redb::{ReadableTable, StorageBackend, TableHandle};
 use std::{
@@ -217,7 +217,7 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
             source: "pattern".into(),
             flags: vec!["dark".into(); chance.below(2)],
             state: [SnapState::Acknowledged, SnapState::Ask, SnapState::Pending, SnapState::Pending][chance.below(4)],
-            commanded: chance.one_in(10),
+            priority: [Priority::Normal, Priority::Normal, Priority::High, Priority::Low][chance.below(4)],
         };
         change.snaps.push(((counters.ord, seq), row));
     }
@@ -264,6 +264,9 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
     if chance.one_in(5) {
         change.gaps_acked = chance.next() % counters.next_gap.max(1);
     }
+    if chance.one_in(6) {
+        change.retimed = Some(((counters.ord, chance.next() % counters.next_seq.max(1)), chance.one_in(2)));
+    }
     if chance.one_in(3) {
         change.cursors.insert(schedule(chance.below(3)), (!chance.one_in(9)).then(|| chance.next().to_le_bytes().to_vec()));
     }
@@ -271,6 +274,8 @@ fn change(index: &Index, counters: &Counters, chance: &mut Chance) -> Result<Cha
         let boot =
             BootRow { boot_id: "b".into(), offset_ms: chance.next() as i64, quality: Quality::Ntp, first_ms: 0, last_ms: chance.next() };
         change.boot = Some((1, boot));
+        let synced = Synced { at_ms: 1, offset_ms: chance.next() as i64, quality: Quality::Ntp, uncertainty_ms: None };
+        change.synced = Some((1 + chance.below(3) as u32, synced));
         change.trusted_ms = Some(chance.next() as i64);
     }
     Ok(change)
@@ -406,7 +411,7 @@ mod ledger {
                 source: "pattern".into(),
                 flags: vec![],
                 state: SnapState::Pending,
-                commanded: false,
+                priority: Priority::Normal,
             };
             change.snaps.push(((1, seq), row));
         }

@@ -2,7 +2,7 @@
 //!
 //! | rule | takes | never |
 //! |---|---|---|
-//! | `keep.age`, `keep.thin` | what the hub has, by the time it was taken | while the clock is not trusted; pictures whose time nobody knows |
+//! | `keep.age`, `keep.thin` | what the hub has, by the time it was taken at the latest | while the clock is not trusted; pictures of which nobody knows that |
 //! | a camera's `keep_bytes`, `keep_count` | that camera's oldest | another camera's |
 //! | `keep.bytes`, `keep.count` | the oldest of the camera that holds most | |
 //! | `keep.free`, `keep.free_inodes`, a full disk | the same | more than half of what there was: then something else fills the disk |
@@ -24,6 +24,6 @@ mod tests;
 mod time;
 
 pub use disk::{Disk, mounted, same_filesystem};
-pub use rules::{Quota, Rules, true_time_ms};
+pub use rules::{Quota, Rules};
 pub use space::{Need, Scene, Verdict, decide};
 pub use time::ByTime;

@@ -1,7 +1,6 @@
 //! The rules in force, as the configuration gives them.
 
-use crate::model::{BootNo, CameraId, Grain, Tier};
-use crate::store::index::{BootRow, SnapRow};
+use crate::model::{CameraId, Grain, Tier};
 use std::collections::BTreeMap;
 
 /// How much there may be at most.
@@ -49,13 +48,4 @@ impl Rules {
         let thinned = thinned.filter_map(|(after, leaves)| Some(Pass { after_ms: after?, leaves, why: "thinned out by keep.thin" }));
         aged.into_iter().chain(thinned).collect()
     }
-}
-
-/// When a picture was taken, if any trusted clock can tell.
-pub fn true_time_ms(snap: &SnapRow, boots: &BTreeMap<BootNo, BootRow>) -> Option<i64> {
-    if snap.taken.quality.trusted() {
-        return Some(snap.taken.wall_ms);
-    }
-    let boot = boots.get(&snap.taken.boot).filter(|b| b.quality.trusted())?;
-    Some(boot.offset_ms + snap.taken.boottime_ms as i64)
 }

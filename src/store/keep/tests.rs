@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::clock::Reading;
-use crate::model::{BootNo, CameraId, Grain, Hash8, Quality, SWEEP_MAX, Seq, Stamp, Tier};
-use crate::store::index::{BootRow, Change, Counters, Index, Key, SnapRow, SnapState, Totals};
+use crate::model::{CameraId, Grain, Hash8, Priority, Quality, SWEEP_MAX, Seq, Stamp, Tier};
+use crate::store::index::{Anchors, BootRow, Change, Counters, Index, Key, SnapRow, SnapState, Times, Totals};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ struct Pic {
 struct World {
     index: Index,
     counters: Counters,
-    boots: BTreeMap<BootNo, BootRow>,
+    times: Times,
     pics: BTreeMap<Key, Pic>,
 }
 
@@ -61,7 +61,7 @@ impl World {
                 source: String::new(),
                 flags: vec![],
                 state: pic.state,
-                commanded: pic.age_ms % 7 == 0,
+                priority: if pic.age_ms % 7 == 0 { Priority::High } else { Priority::Low },
             };
             change.snaps.push((key, row));
             if pic.pinned {
@@ -70,7 +70,7 @@ impl World {
             world.insert(key, pic.clone());
         }
         index.commit(&change, &mut counters, true).unwrap();
-        Self { index, counters, boots: BTreeMap::new(), pics: world }
+        Self { index, counters, times: Times::default(), pics: world }
     }
 
     fn totals(&self) -> BTreeMap<CameraId, Totals> {
@@ -278,19 +278,19 @@ proptest! {
         let clock = now(if trusted { Quality::Ntp } else { Quality::Saved });
         let mut world = World::new(&pics);
         let cameras: Vec<_> = world.totals().into_keys().collect();
-        let mut by_time = ByTime::new(&rules, &world.boots, None);
-        let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+        let mut by_time = ByTime::new(&rules, &world.times, None, 0);
+        let gone = by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
         let keys: BTreeSet<Key> = gone.iter().map(|(key, _)| *key).collect();
         prop_assert_eq!(check_time(&world, &rules, &clock, &keys), Ok(()));
         world.forget(&gone);
         if trusted && !rules.passes().is_empty() {
             // Nothing that should have gone is left, by a sweep that remembers nothing.
-            let again = ByTime::new(&rules, &world.boots, None).sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+            let again = ByTime::new(&rules, &world.times, None, 0).sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
             prop_assert_eq!(again, vec![]);
             // And one that remembers reads next to nothing, as soon as it has seen what another pass left of its place.
-            by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+            by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
             let before = by_time.rows_read;
-            prop_assert_eq!(by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap(), vec![]);
+            prop_assert_eq!(by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap(), vec![]);
             prop_assert!(by_time.rows_read - before <= 3 * (cameras.len() * rules.passes().len()) as u64);
         }
     }
@@ -351,7 +351,8 @@ fn the_checks_catch_deciders_that_are_wrong() {
 
     let world = World::new(&many(20, HOUR_MS, SnapState::Acknowledged));
     let (rules, cameras) = (Rules { age_ms: Some(HOUR_MS), ..Rules::default() }, [camera("c0"), camera("c1")]);
-    let believing = ByTime::new(&rules, &world.boots, None).sweep(&world.index, cameras.iter(), &world.boots, &now(Quality::Ntp)).unwrap();
+    let believing =
+        ByTime::new(&rules, &world.times, None, 0).sweep(&world.index, cameras.iter(), &world.times, &now(Quality::Ntp)).unwrap();
     let keys = believing.iter().map(|(key, _)| *key).collect();
     assert_eq!(check_time(&world, &rules, &now(Quality::Ntp), &keys), Ok(()));
     assert!(check_time(&world, &rules, &now(Quality::Saved), &keys).unwrap_err().contains("nobody knows the time"));
@@ -364,15 +365,68 @@ fn at_1970_nothing_goes_and_at_a_trusted_2026_the_same_rows_do() {
     let world = World::new(&many(100, HOUR_MS, SnapState::Acknowledged));
     let rules = Rules { age_ms: Some(DAY_MS), ..Rules::default() };
     let cameras = [camera("c0"), camera("c1")];
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.times, None, 0);
     let mut sweep = |clock: Reading| {
         let due = by_time.due(&clock);
-        (due, by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap().len())
+        (due, by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap().len())
     };
     assert_eq!(sweep(Reading { wall_ms: 12_000, ..now(Quality::Unset) }), (false, 0));
     assert_eq!(sweep(Reading { wall_ms: NOW_MS + 900 * DAY_MS as i64, ..now(Quality::Saved) }), (false, 0));
     assert_eq!(sweep(Reading { wall_ms: 12_000, ..now(Quality::Hub) }).1, 0, "pictures of the future are not old");
-    assert_eq!(sweep(now(Quality::Ntp)), (true, 68), "76 are older than a day, 8 of them pinned");
+    let day_before = Reading { wall_ms: NOW_MS - DAY_MS as i64, ..now(Quality::Ntp) };
+    assert_eq!(sweep(day_before).1, 0, "a clock that was in 1970 a moment ago");
+    let today = Reading { boottime_ms: day_before.boottime_ms + DAY_MS, ..now(Quality::Ntp) };
+    assert_eq!(sweep(today), (true, 68), "76 are older than a day, 8 of them pinned");
+}
+
+/// What is deleted stays so, and a clock that leaps is wrong before or after.
+#[test]
+fn a_clock_that_leaps_years_ahead_deletes_nothing_for_a_day() {
+    let world = World::new(&many(100, HOUR_MS, SnapState::Acknowledged));
+    let (rules, cameras) = (Rules { age_ms: Some(DAY_MS * 9), ..Rules::default() }, [camera("c0"), camera("c1")]);
+    let clock = |after_ms: u64, ahead_days: i64| {
+        let now = now(Quality::Ntp);
+        let passed = after_ms as i64;
+        Reading { boottime_ms: now.boottime_ms + after_ms, wall_ms: now.wall_ms + passed + ahead_days * DAY_MS as i64, ..now }
+    };
+    let gone = |by_time: &mut ByTime, clock: Reading| by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap().len();
+    let years = 56 * 365;
+    let mut set = ByTime::new(&rules, &world.times, None, 0);
+    assert_eq!(gone(&mut set, clock(0, 0)), 0, "nothing is as old");
+    assert_eq!([0, HOUR_MS, DAY_MS - 1].map(|after| gone(&mut set, clock(1_000 + after, years))), [0; 3]);
+    assert_eq!(set.wake_ms(&clock(DAY_MS, years)), Some(clock(DAY_MS + 1_000, years).boottime_ms));
+    assert!(gone(&mut set, clock(DAY_MS + 1_000, years)) > 0, "it stays so");
+    let mut put_right = ByTime::new(&rules, &world.times, None, 0);
+    assert_eq!(
+        [(0, 0), (1_000, years), (2_000, 0), (2 * DAY_MS, 0)].map(|(after, ahead)| gone(&mut put_right, clock(after, ahead))),
+        [0; 4]
+    );
+    // A start with a clock that is years after the last time on record.
+    let mut begun = ByTime::new(&rules, &world.times, None, NOW_MS);
+    assert_eq!(gone(&mut begun, clock(0, years)), 0);
+    let mut of_no_record = ByTime::new(&rules, &world.times, None, 0);
+    assert!(gone(&mut of_no_record, clock(0, years)) > 0, "the control: without the record nobody can know");
+}
+
+#[test]
+fn a_picture_of_an_unknown_time_is_old_when_it_cannot_be_younger() {
+    // Pictures of boot 1, which nobody knows; boot 2 is known, and began ten days ago.
+    let untimed: Vec<Pic> =
+        many(4, HOUR_MS, SnapState::Acknowledged).into_iter().map(|pic| Pic { timed: false, pinned: false, ..pic }).collect();
+    let world = World::new(&untimed);
+    let began_ms = NOW_MS - 10 * DAY_MS as i64;
+    let boot = |quality, offset_ms, last_ms| BootRow { boot_id: "b".into(), offset_ms, quality, first_ms: 0, last_ms };
+    let boots = [(1, boot(Quality::Saved, 0, HOUR_MS)), (2, boot(Quality::Ntp, began_ms, 10 * DAY_MS))];
+    let alone = Times::of(&boots[..1].iter().cloned().collect(), &Anchors::default());
+    let bounded = Times::of(&boots.into_iter().collect(), &Anchors::default());
+    let cameras = [camera("c0"), camera("c1")];
+    for (times, days, gone) in [(&alone, 9, 0), (&bounded, 11, 0), (&bounded, 9, 4)] {
+        let rules = Rules { age_ms: Some(days * DAY_MS), ..Rules::default() };
+        for quality in [Quality::Saved, Quality::Ntp] {
+            let chosen = ByTime::new(&rules, times, None, 0).sweep(&world.index, cameras.iter(), times, &now(quality)).unwrap();
+            assert_eq!(chosen.len(), if quality.trusted() { gone } else { 0 }, "{days} days, clock {quality:?}");
+        }
+    }
 }
 
 #[test]
@@ -389,10 +443,10 @@ fn thinning_keeps_the_first_of_each_hour_and_day_and_says_when_it_is_due_again()
     ];
     let rules = Rules { thin, ..Rules::default() };
     let (cameras, clock) = ([camera("c0")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
+    let mut by_time = ByTime::new(&rules, &world.times, None, 0);
     let mut steps = 0;
     loop {
-        let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+        let gone = by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
         steps += 1;
         assert!(gone.len() <= SWEEP_MAX);
         world.forget(&gone);
@@ -407,10 +461,10 @@ fn thinning_keeps_the_first_of_each_hour_and_day_and_says_when_it_is_due_again()
     assert_eq!(steps, 3, "574 - 48 + 2 went, 256 a step");
     assert!(by_time.rows_read < 2 * 720 + 200, "{}", by_time.rows_read);
     // A moment later one more is older than a day; what is remembered over a restart makes that cheap.
-    let mut by_time = ByTime::new(&rules, &world.boots, by_time.save().as_deref());
+    let mut by_time = ByTime::new(&rules, &world.times, by_time.save().as_deref(), 0);
     let later = Reading { boottime_ms: clock.boottime_ms + 1, wall_ms: clock.wall_ms + 1, ..clock };
     assert!(by_time.due(&later));
-    assert_eq!(by_time.sweep(&world.index, cameras.iter(), &world.boots, &later).unwrap().len(), 0, "it is the first of its hour");
+    assert_eq!(by_time.sweep(&world.index, cameras.iter(), &world.times, &later).unwrap().len(), 0, "it is the first of its hour");
     assert!(by_time.rows_read <= 8, "{}", by_time.rows_read);
     let wake_ms = by_time.wake_ms(&later).unwrap();
     assert_eq!(wake_ms, later.boottime_ms + 600_000, "when the next one is");
@@ -431,8 +485,8 @@ fn a_late_acknowledgement_is_thinned_too() {
     let mut world = World::new(&pics);
     let rules = Rules { thin: vec![Tier { grain: Grain::Daily, until_ms: None }], ..Rules::default() };
     let (cameras, clock) = ([camera("c0")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
-    let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+    let mut by_time = ByTime::new(&rules, &world.times, None, 0);
+    let gone = by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
     world.forget(&gone);
     assert_eq!(world.pics.len(), 4 + usize::from(!gone.len().is_multiple_of(8)), "the first acknowledged one of each day stays");
     let acks = (1..=3).map(|seq| ((1, seq), Hash8(seq))).collect();
@@ -441,7 +495,7 @@ fn a_late_acknowledgement_is_thinned_too() {
         pic.state = SnapState::Acknowledged;
     }
     by_time.freed((1, 1));
-    let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+    let gone = by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
     assert!(gone.iter().all(|(key, _)| key.1 > 1) && gone.len() >= 2, "{gone:?}");
     world.forget(&gone);
     assert!(world.pics.contains_key(&(1, 1)), "the first of the day");
@@ -531,13 +585,13 @@ fn a_sweep_reads_about_as_much_as_it_deletes() {
     assert!(verdict.rows_read <= 2 * 128 + 64, "{}", verdict.rows_read);
     let rules = Rules { age_ms: Some(49_900 * 60_000), ..Rules::default() };
     let (cameras, clock) = ([camera("c0"), camera("c1")], now(Quality::Ntp));
-    let mut by_time = ByTime::new(&rules, &world.boots, None);
-    let gone = by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap();
+    let mut by_time = ByTime::new(&rules, &world.times, None, 0);
+    let gone = by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap();
     assert_eq!(gone.len(), 90, "100 are older, 10 of them pinned");
     assert!(by_time.rows_read <= 90 + 2 * 64, "{}", by_time.rows_read);
     world.forget(&gone);
     let before = by_time.rows_read;
-    assert!(by_time.sweep(&world.index, cameras.iter(), &world.boots, &clock).unwrap().is_empty());
+    assert!(by_time.sweep(&world.index, cameras.iter(), &world.times, &clock).unwrap().is_empty());
     assert!(by_time.rows_read - before <= 4);
     let seqs: Vec<Seq> = gone.iter().map(|(key, _)| Seq(key.1)).collect();
     println!("keep: 50,000 rows; 100 deletions for room read {} rows, {} by age read {before}", verdict.rows_read, seqs.len());

@@ -2,11 +2,14 @@
 //!
 //! Each camera has a mark for each pass: what lies before it was looked at and stays. The next sweep goes on there, reads one
 //! picture that is too young, and so knows when it is due again. The marks ride along with commits; lost ones cost reading, no picture.
+//!
+//! A clock that leaps makes old what was taken yesterday, and what is deleted stays so: after a leap nothing goes by age for a day, in
+//! which the clock may be put right.
 
-use super::rules::{Pass, Rules, true_time_ms};
+use super::rules::{Pass, Rules};
 use crate::clock::Reading;
-use crate::model::{BootNo, CameraId, SWEEP_MAX};
-use crate::store::index::{BootRow, Index, Key};
+use crate::model::{CameraId, SWEEP_MAX};
+use crate::store::index::{Index, Key, SnapRow, Times};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,6 +17,12 @@ use std::collections::{BTreeMap, HashSet};
 const PAUSE_MS: u64 = 300_000;
 /// A wall clock that moved by this against the boot clock was set.
 const STEP_MS: u64 = 1_000;
+/// A clock that is further from what it was than this has leapt: set while the agent runs, or since the last trusted time on record. (A
+/// board may well be off for weeks.)
+const LEAP_MS: u64 = 3_600_000;
+const OFF_MAX_MS: i64 = 31 * 86_400_000;
+/// How long nothing goes by age after a leap.
+const CALM_MS: u64 = 86_400_000;
 /// Pictures looked at in one sweep.
 const READ_MAX: usize = 1_024;
 
@@ -37,6 +46,11 @@ pub struct ByTime {
     open_end: bool,
     /// The last sweep.
     last: Option<Reading>,
+    /// The clock as it was last seen while trusted, and the last trusted time that an earlier run put on record.
+    seen: Option<Reading>,
+    before_ms: i64,
+    /// Nothing goes before this instant of the boot clock.
+    calm_until_ms: u64,
     /// The last sweep stopped at its limit.
     pub more: bool,
     /// Pictures looked at so far.
@@ -45,14 +59,16 @@ pub struct ByTime {
 
 impl ByTime {
     /// `kept`: what [`Self::save`] made.
-    pub fn new(rules: &Rules, boots: &BTreeMap<BootNo, BootRow>, kept: Option<&[u8]>) -> Self {
+    /// `before_ms`: the last trusted time on record, 0 if there is none.
+    pub fn new(rules: &Rules, times: &Times, kept: Option<&[u8]>, before_ms: i64) -> Self {
         let passes = rules.passes();
-        let trusted_boots = trusted(boots);
+        let trusted_boots = times.known_count();
         let marks: Option<Marks> = kept.and_then(|bytes| postcard::from_bytes(bytes).ok());
         let good = marks.filter(|m| m.passes == format!("{passes:?}") && m.trusted_boots == trusted_boots);
         let marks = good.map(|m| m.at.into_iter().map(|(camera, pass, key)| ((camera, pass), key)).collect()).unwrap_or_default();
         let due_wall_ms = Some(i64::MIN);
-        Self { passes, marks, trusted_boots, due_wall_ms, open_end: true, last: None, more: false, rows_read: 0 }
+        let (last, seen, calm_until_ms, more, rows_read) = (None, None, 0, false, 0);
+        Self { passes, marks, trusted_boots, due_wall_ms, open_end: true, last, seen, before_ms, calm_until_ms, more, rows_read }
     }
 
     pub fn save(&self) -> Option<Vec<u8>> {
@@ -61,9 +77,10 @@ impl ByTime {
     }
 
     /// The rules may be others now.
-    pub fn configure(&mut self, rules: &Rules, boots: &BTreeMap<BootNo, BootRow>) {
+    pub fn configure(&mut self, rules: &Rules, times: &Times) {
         if rules.passes() != self.passes {
-            *self = Self { rows_read: self.rows_read, ..Self::new(rules, boots, None) };
+            let Self { rows_read, seen, calm_until_ms, .. } = *self;
+            *self = Self { rows_read, seen, calm_until_ms, ..Self::new(rules, times, None, self.before_ms) };
         }
     }
 
@@ -79,16 +96,32 @@ impl ByTime {
         }
     }
 
+    /// Looks whether the clock has leapt. To be told every reading that may decide about a picture.
+    pub fn look(&mut self, now: &Reading) {
+        if !now.quality.trusted() {
+            return;
+        }
+        let leapt = match &self.seen {
+            Some(seen) => seen.offset_ms().abs_diff(now.offset_ms()) > LEAP_MS,
+            None => self.before_ms > 0 && now.wall_ms - self.before_ms > OFF_MAX_MS,
+        };
+        if leapt && !self.passes.is_empty() {
+            self.calm_until_ms = now.boottime_ms + CALM_MS;
+            tracing::warn!("the clock has leapt to another day: no picture is deleted by age for 24 hours, until it can be relied on");
+        }
+        self.seen = Some(*now);
+    }
+
     /// When to sweep next, on the boot clock. Never, while the clock is not trusted.
     pub fn wake_ms(&self, now: &Reading) -> Option<u64> {
         if self.passes.is_empty() || !now.quality.trusted() {
             return None;
         }
         if self.more || self.stepped(now) {
-            return Some(now.boottime_ms);
+            return Some(now.boottime_ms.max(self.calm_until_ms));
         }
         let due = now.boottime_ms.saturating_add(self.due_wall_ms?.saturating_sub(now.wall_ms).max(0).unsigned_abs());
-        Some(self.last.map_or(due, |last| due.max(last.boottime_ms + PAUSE_MS)))
+        Some(self.last.map_or(due, |last| due.max(last.boottime_ms + PAUSE_MS)).max(self.calm_until_ms))
     }
 
     fn stepped(&self, now: &Reading) -> bool {
@@ -104,15 +137,16 @@ impl ByTime {
         &mut self,
         index: &Index,
         cameras: impl Iterator<Item = &'c CameraId> + Clone,
-        boots: &BTreeMap<BootNo, BootRow>,
+        times: &Times,
         now: &Reading,
     ) -> Result<Vec<(Key, &'static str)>, redb::Error> {
-        if !now.quality.trusted() {
+        self.look(now);
+        if !now.quality.trusted() || now.boottime_ms < self.calm_until_ms {
             return Ok(Vec::new());
         }
         // What the clock called the future may be the past now.
-        if self.trusted_boots != trusted(boots) || self.stepped(now) {
-            self.trusted_boots = trusted(boots);
+        if self.trusted_boots != times.known_count() || self.stepped(now) {
+            self.trusted_boots = times.known_count();
             self.marks.clear();
         }
         (self.more, self.open_end, self.due_wall_ms, self.last) = (false, false, None, Some(*now));
@@ -122,7 +156,7 @@ impl ByTime {
             for camera in cameras.clone() {
                 let name = (camera.clone(), number as u8);
                 let mut at = self.marks.get(&name).copied().unwrap_or_default();
-                let time = |snap: &_| true_time_ms(snap, boots).filter(|t| *t <= now.wall_ms);
+                let time = |snap: &SnapRow| times.latest_ms(&snap.taken).filter(|t| *t <= now.wall_ms);
                 let stretch = |t: i64| pass.leaves.and_then(|grain| grain.stretch(t));
                 // The last one that stayed may be the first of a stretch that goes on.
                 let mut kept = None;
@@ -173,8 +207,4 @@ impl ByTime {
         }
         Ok(chosen)
     }
-}
-
-fn trusted(boots: &BTreeMap<BootNo, BootRow>) -> usize {
-    boots.values().filter(|boot| boot.quality.trusted()).count()
 }

@@ -80,7 +80,7 @@ fn the_days_ride_along_without_a_page_of_their_own() {
                 source: "v4l2".into(),
                 flags: vec![],
                 state: SnapState::Pending,
-                commanded: false,
+                priority: Default::default(),
             };
             let mut so_far = written.since_start();
             so_far.pictures.bytes += 150_000;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Hash8, Quality, Slot, Stamp};
-use crate::store::index::{Change, Counters, SnapState};
+use crate::store::index::{BootRow, Change, Counters, SnapState};
 use redb::backends::InMemoryBackend;
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ fn archive(count: u64) -> (Index, Vec<(Key, SnapRow)>) {
             source: "pattern".into(),
             flags: vec![],
             state: SnapState::Pending,
-            commanded: false,
+            priority: Default::default(),
         };
         all.push(((7, seq), snap.clone()));
         change.snaps.push(((7, seq), snap));
@@ -77,4 +77,34 @@ fn a_list_is_what_a_filter_over_everything_gives() {
         }
     }
     println!("{compared} lists compared");
+}
+
+#[test]
+fn pictures_without_a_trusted_stamp_are_found_by_what_is_known_of_their_time() {
+    let index = Index::on(InMemoryBackend::new()).unwrap();
+    let mut counters = Counters { ord: 0, store: StoreId(0), next_seq: 1, next_gap: 1, totals: BTreeMap::new() };
+    // Boot 1 got its time late, boot 2 never, boot 3 had it at once; each took a picture after a minute, and lasted an hour.
+    const MINUTE_MS: u64 = 60_000;
+    const DAY_MS: i64 = 86_400_000;
+    for (boot, known, quality) in [(1, true, Quality::Unset), (2, false, Quality::Unset), (3, true, Quality::Ntp)] {
+        let offset_ms = T0_MS + i64::from(boot) * DAY_MS;
+        let of_boot = if known { Quality::Ntp } else { Quality::Saved };
+        let row = BootRow { boot_id: format!("{boot}"), offset_ms, quality: of_boot, first_ms: 0, last_ms: 60 * MINUTE_MS };
+        let wall_ms = if quality.trusted() { offset_ms + MINUTE_MS as i64 } else { MINUTE_MS as i64 };
+        let taken = Stamp { boot, boottime_ms: MINUTE_MS, wall_ms, quality, uncertainty_ms: None };
+        let snap = SnapRow { taken, slots: vec![], ..archive(1).1[0].1.clone() };
+        let new_store = (boot == 1).then(|| (7, StoreId(7), "board".into()));
+        let change = Change { new_store, boot: Some((boot, row)), snaps: vec![((7, u64::from(boot)), snap)], ..Change::default() };
+        index.commit(&change, &mut counters, false).unwrap();
+    }
+    let start = |boot: i64| T0_MS + boot * DAY_MS;
+    let found = |since_ms, until_ms| -> Vec<u64> {
+        let query = Query { since_ms, until_ms, limit: 9, ..Query::default() };
+        index.list(&query).unwrap().into_iter().map(|((_, seq), _)| seq).collect()
+    };
+    assert_eq!(found(Some(start(1)), Some(start(1) + DAY_MS / 48)), [1], "by its true time, not by 1970");
+    assert_eq!(found(Some(start(2)), Some(start(2) + 1)), [2], "it may have been then");
+    assert_eq!(found(Some(start(1) + DAY_MS / 2), None), [3, 2]);
+    assert_eq!(found(None, Some(start(1) + DAY_MS / 48)), [1], "the second boot began later");
+    assert_eq!(found(None, Some(1_000_000)), [0; 0], "in 1970 nothing was taken");
 }
