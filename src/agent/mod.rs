@@ -12,7 +12,7 @@ mod watchdog;
 pub use plans::{grid_of, next_slots};
 
 use crate::camera::{self, Camera, Permits, Settled, SnapAnswer, Surroundings};
-use crate::clock::{self, BootTimer, Clock, Deadline, Reading, StepWatch, SystemClock, awake_ms, boot_id};
+use crate::clock::{BootTimer, Clock, Deadline, StepWatch, SystemClock, awake_ms, boot_id};
 use crate::config::{self, Loaded, Origin, settings, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Missed, Off, Outcome, ScheduleId, Slot, WHEEL_CAPACITY};
@@ -95,8 +95,6 @@ pub struct Agent {
     wheel: Box<Wheel<Timer, WHEEL_CAPACITY>>,
     timer: BootTimer,
     steps: StepWatch,
-    /// The clock when it was looked at last.
-    clock_seen: Reading,
     /// An untrusted clock is looked at again by [`Timer::Clock`].
     clock_looks: bool,
     plans: BTreeMap<ScheduleId, Plan>,
@@ -138,12 +136,11 @@ impl Agent {
             store: None,
             store_out,
             status,
-            clock_seen: clock.read(),
+            steps: StepWatch::new(clock.clone())?,
             clock_looks: false,
             clock,
             wheel: Wheel::boxed(),
             timer: BootTimer::new()?,
-            steps: StepWatch::new()?,
             plans: BTreeMap::new(),
             cameras: BTreeMap::new(),
             permits: Arc::new(Permits::for_this_board()),
@@ -189,7 +186,7 @@ impl Agent {
                     }
                     self.turn().await;
                 }
-                () = self.steps.stepped() => self.look_at_clock(),
+                () = self.steps.stepped() => self.look_at_clock(false),
                 Some(command) = self.commands.recv() => self.command(command),
                 Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
@@ -214,10 +211,7 @@ impl Agent {
                 Timer::OpenStore => {
                     let _ = self.open_store(false).await;
                 }
-                Timer::Clock => {
-                    self.clock_looks = false;
-                    self.look_at_clock();
-                }
+                Timer::Clock => self.look_at_clock(true),
                 Timer::Cameras => self.start_cameras(),
                 Timer::Watchdog => self.show_life(),
             }
@@ -271,12 +265,9 @@ impl Agent {
 
     /// As soon as the clock is trusted every schedule bound to it moves to its UTC grid: a daily slot must not wait for the
     /// one that was planned from boot.
-    fn look_at_clock(&mut self) {
-        let now = self.clock.read();
-        let before = std::mem::replace(&mut self.clock_seen, now);
-        if let Some(words) = clock::in_words(&before, &now) {
-            tracing::info!("{words}");
-        }
+    fn look_at_clock(&mut self, by_timer: bool) {
+        let now = self.steps.look();
+        self.clock_looks &= !by_timer;
         if !now.quality.trusted() {
             if !std::mem::replace(&mut self.clock_looks, true) {
                 let _ = self.wheel.insert(now.boottime_ms + CLOCK_LOOK_MS, Timer::Clock);
@@ -369,9 +360,7 @@ impl Agent {
                 self.keep_configuration();
                 self.boot = past.boot;
                 self.last_trusted_ms = past.last_trusted_ms;
-                if let Some(boot) = past.boots.get(&past.boot) {
-                    SystemClock::recall(past.last_trusted_ms, boot.offset_ms, boot.quality, boot.last_ms);
-                }
+                SystemClock::recall(past.last_trusted_ms, past.boots.get(&past.boot).map(|b| (b.offset_ms, b.quality, b.last_ms)));
                 self.store = Some(store.clone());
                 self.account_for_the_past(&store, past, waited);
                 if let Err(e) = store.flush().await {
@@ -379,7 +368,7 @@ impl Agent {
                 }
                 self.start_cameras();
                 if !self.clock.read().quality.trusted() {
-                    self.look_at_clock();
+                    self.look_at_clock(false);
                 }
                 self.store_out.send_replace(Some(store));
                 Ok(())

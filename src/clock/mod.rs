@@ -17,7 +17,7 @@ mod trust;
 pub use kernel::boot_id;
 pub use reading::{BUILD_UNIX_S, Clock, HubTime, Reading};
 pub use system::SystemClock;
-pub use timers::{BootTimer, StepWatch, in_words, within};
+pub use timers::{BootTimer, StepWatch, within};
 
 use std::{sync::Mutex, time::Duration};
 

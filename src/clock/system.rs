@@ -30,8 +30,8 @@ pub struct SystemClock;
 impl SystemClock {
     /// What the store has on record: the latest time from a trusted clock, and this boot's offset with its quality and the instant until
     /// which it was seen. An agent that starts again within a boot then loses no trust.
-    pub fn recall(last_trusted_ms: i64, offset_ms: i64, quality: Quality, at_ms: u64) {
-        trust().recall(last_trusted_ms, offset_ms, quality, at_ms);
+    pub fn recall(last_trusted_ms: i64, boot: Option<(i64, Quality, u64)>) {
+        trust().recall(last_trusted_ms, boot);
         HUB_MOVED.notify_one();
     }
 }

@@ -1,9 +1,9 @@
 //! What wakes the runtime: an instant of the boot clock, or a wall clock that has moved.
 
 use super::reading::{Clock, Reading};
-use super::system::{HUB_MOVED, SystemClock};
+use super::system::HUB_MOVED;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 use tokio::io::unix::AsyncFd;
 
 const NEVER: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -63,20 +63,21 @@ impl BootTimer {
     }
 }
 
-/// Tells at once when the wall clock, as [`SystemClock`] reads it, has moved or is worth more or less than before.
+/// Tells at once when the wall clock, as [`super::SystemClock`] reads it, has moved or is worth more or less than before.
 ///
 /// A timer on CLOCK_REALTIME that can never come due, and that the kernel cancels when anybody sets that clock; and the hub's time, which
 /// moves nothing but the agent's own offset. That a daemon has synchronised the clock without a step is not told by anything.
 pub struct StepWatch {
     timer: Timer,
+    clock: Arc<dyn Clock>,
     seen: Reading,
 }
 
 impl StepWatch {
     /// # Errors
     /// The kernel has no descriptor left. Needs a running tokio runtime.
-    pub fn new() -> io::Result<Self> {
-        let watch = Self { timer: Timer::new(TimerfdClockId::Realtime)?, seen: SystemClock.read() };
+    pub fn new(clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let watch = Self { timer: Timer::new(TimerfdClockId::Realtime)?, seen: clock.read(), clock };
         watch.arm()?;
         Ok(watch)
     }
@@ -85,8 +86,18 @@ impl StepWatch {
         self.timer.set(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }, TimerfdTimerFlags::CANCEL_ON_SET)
     }
 
-    /// Waits until the clock has moved. Dropping the wait loses nothing.
-    pub async fn stepped(&mut self) {
+    /// Reads the clock, and logs what has become of it since it was looked at last.
+    pub fn look(&mut self) -> Reading {
+        let now = self.clock.read();
+        let before = std::mem::replace(&mut self.seen, now);
+        if let Some(words) = in_words(&before, &now) {
+            tracing::info!("{words}");
+        }
+        now
+    }
+
+    /// Waits until the clock is another one than when it was looked at last. Dropping the wait loses nothing.
+    pub async fn stepped(&self) {
         loop {
             tokio::select! {
                 // Nothing comes due: whatever the read says, somebody has set the clock (or the machine has slept, which moves nothing).
@@ -98,9 +109,7 @@ impl StepWatch {
                 }
                 () = HUB_MOVED.notified() => {}
             }
-            let now = SystemClock.read();
-            let before = std::mem::replace(&mut self.seen, now);
-            if moved(&before, &now) {
+            if moved(&self.seen, &self.clock.read()) {
                 return;
             }
         }
@@ -115,7 +124,7 @@ fn moved(before: &Reading, now: &Reading) -> bool {
 }
 
 /// What has become of the clock between two readings, in words; `None` if nothing worth a line of the log.
-pub fn in_words(before: &Reading, now: &Reading) -> Option<String> {
+fn in_words(before: &Reading, now: &Reading) -> Option<String> {
     if !moved(before, now) {
         return None;
     }
@@ -204,9 +213,12 @@ mod tests {
     /// This machine's clock is nobody's to set: that a step wakes the watch is shown on the emulated board.
     #[tokio::test]
     async fn a_watch_waits_while_nobody_sets_the_clock() {
-        let mut watch = StepWatch::new().unwrap();
-        let armed = rustix::time::timerfd_gettime(watch.timer.0.get_ref()).unwrap();
-        assert!(armed.it_value.tv_sec > 100 * 365 * 86_400, "it never comes due: {armed:?}");
+        let watch = StepWatch::new(Arc::new(crate::clock::SystemClock)).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(watch.timer.0.get_ref());
+        let armed = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        // CLOCK_REALTIME, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, and a number of seconds that no clock reaches.
+        assert!(armed.contains("clockid: 0") && armed.contains("settime flags: 03"), "{armed}");
+        assert!(armed.lines().any(|line| line.starts_with("it_value: (") && line.len() > 20), "{armed}");
         let waited = tokio::time::timeout(std::time::Duration::from_millis(200), watch.stepped()).await;
         assert!(waited.is_err(), "it told of a step that nobody made");
     }

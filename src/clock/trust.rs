@@ -87,9 +87,10 @@ impl Trust {
     }
 
     /// What the store has on record: the latest time from a trusted clock, and the offset of this boot.
-    pub fn recall(&mut self, last_trusted_ms: i64, offset_ms: i64, quality: Quality, at_ms: u64) {
+    pub fn recall(&mut self, last_trusted_ms: i64, boot: Option<(i64, Quality, u64)>) {
         self.last_trusted_ms = last_trusted_ms;
         self.chip = None;
+        let Some((offset_ms, quality, at_ms)) = boot else { return };
         let held = Some(Held { offset_ms, uncertainty_ms: None, at_ms });
         match quality {
             Quality::Ntp if self.ntp.is_none() => self.ntp = held,
@@ -133,7 +134,7 @@ impl Trust {
 
     /// Whether nothing keeps the clock right at present.
     pub fn wants_hub_time(&self, seen: &Seen) -> bool {
-        self.synced(seen).is_none()
+        self.synced(seen).is_none() || seen.wall_ms < BUILD_UNIX_S * 1_000
     }
 
     /// # Errors

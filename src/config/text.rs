@@ -118,8 +118,7 @@ fn due_in_words<Z: TimeZone<Offset: fmt::Display>>(due: &[Due], clock: Quality, 
     let mistrust = match clock {
         clock if clock.trusted() => "",
         Quality::Unset => "clock not trusted (unset): ",
-        Quality::Saved => "clock not trusted (saved from the last shutdown): ",
-        _ => "clock not trusted (clock chip): ",
+        _ => "clock not trusted (saved from the last shutdown): ",
     };
     if each.is_empty() { format!("{mistrust}not due") } else { format!("{mistrust}next: {}", each.join(", ")) }
 }

@@ -208,7 +208,7 @@ fn write_node(page: &mut String, name: &NodeId, node: &Node, now: i64) -> std::f
             Quality::Unset => "not set",
             Quality::Saved => "carried over, not checked",
             Quality::Rtc => "clock chip",
-            Quality::Hub => "set by the hub",
+            Quality::Hub => "by the hub's time",
             Quality::Ntp => "synchronised",
         };
         fact("clock", clock.into())?;

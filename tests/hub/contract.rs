@@ -2,6 +2,7 @@
 
 use crate::node::*;
 use rumqttc::v5::{Event, mqttbytes::QoS, mqttbytes::v5::LastWill, mqttbytes::v5::Packet};
+use shutterd::clock::{Clock, SystemClock};
 use shutterd::config::secret::Secret;
 use shutterd::hub::{Hub, HubError, accounts::Accounts};
 use shutterd::model::*;
@@ -204,6 +205,22 @@ async fn a_rebuilt_node_learns_what_is_here_and_when_that_is_all() {
     let ack = node.ack().await;
     assert_eq!(ack.have, [(Seq(4), picture("n1", 4, 10, 32).1)]);
     assert_eq!(ack.done, Some(ask));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_for_nothing_is_answered_with_the_hubs_time() {
+    let dir = Dir::new("time");
+    let hub = start(options(&dir.0)).await;
+    let mut node = Node::connect(hub.mqtt, "n1").await;
+    node.send(Topic::Image(id(3)), picture("n1", 3, 10, 32).0).await;
+    assert_eq!(node.ack().await.time_ms, None, "what nobody asked for could be of any age when it is read");
+    let ask = Ask { v: 1, store: STORE.parse().unwrap(), from: Seq(5_000), to: Seq(0) };
+    let asked_ms = SystemClock.read().wall_ms;
+    node.send(Topic::Ask, json(&ask)).await;
+    let ack = node.ack().await;
+    assert_eq!((ack.have, ack.done), (vec![], Some(ask)));
+    assert!((asked_ms..=SystemClock.read().wall_ms).contains(&ack.time_ms.unwrap()), "{:?}", ack.time_ms);
     hub.stop().await;
 }
 

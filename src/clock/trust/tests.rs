@@ -56,17 +56,17 @@ fn a_step_ends_what_was_known_and_stepping_back_does_not_bring_it_back() {
 #[test]
 fn an_agent_that_starts_again_in_the_same_boot_recalls_what_the_store_has() {
     let mut trust = Trust::new();
-    trust.recall(BOOT_MS, BOOT_MS, Quality::Ntp, 4_000);
+    trust.recall(BOOT_MS, Some((BOOT_MS, Quality::Ntp, 4_000)));
     assert_eq!(trust.judge(seen(9_000, 300, Kernel::Unsynced), NO_CHIP).quality, Quality::Ntp);
     assert_eq!(trust.judge(seen(9_500, -2_000, Kernel::Unsynced), NO_CHIP).quality, Quality::Saved, "stepped while nobody looked");
 
     let mut trust = Trust::new();
-    trust.recall(BOOT_MS, BOOT_MS + DAY_MS, Quality::Hub, 4_000);
+    trust.recall(BOOT_MS, Some((BOOT_MS + DAY_MS, Quality::Hub, 4_000)));
     let reading = trust.judge(seen(9_000, 0, Kernel::Unsynced), NO_CHIP);
     assert_eq!((reading.quality, reading.wall_ms), (Quality::Hub, BOOT_MS + DAY_MS + 9_000));
 
     let mut trust = Trust::new();
-    trust.recall(BOOT_MS, BOOT_MS, Quality::Saved, 4_000);
+    trust.recall(BOOT_MS, Some((BOOT_MS, Quality::Saved, 4_000)));
     assert_eq!(trust.judge(seen(9_000, 0, Kernel::Unsynced), NO_CHIP).quality, Quality::Saved);
 }
 
@@ -139,7 +139,7 @@ fn a_hub_whose_own_clock_is_wrong_is_not_believed() {
 fn a_clock_chip_is_believed_while_it_says_nothing_impossible() {
     let quality_at = |wall_ms: i64, chip_ms: Option<i64>, last_trusted_ms: i64| {
         let mut trust = Trust::new();
-        trust.recall(last_trusted_ms, 0, Quality::Unset, 0);
+        trust.recall(last_trusted_ms, None);
         let seen = Seen { boottime_ms: 20_000, wall_ms, kernel: Kernel::Unsynced, marker_ms: None };
         trust.judge(seen, || chip_ms).quality
     };
