@@ -245,6 +245,11 @@ async fn a_node_that_was_never_synchronised_has_its_time_from_the_hub_and_so_hav
     assert!(early.iter().all(|row| row.time_ms.is_none() && !row.taken.quality.trusted()), "nobody knows when they were taken");
     let shown = agent::text(&node.command(&["ls"]).stdout);
     assert!(shown.lines().all(|line| line.contains("≈")), "{shown}");
+    let asked_ms = early[1].taken.wall_ms;
+    let told = node.explain("gate-1s", asked_ms);
+    assert!(told.unsure && told.latest_ms.is_none(), "{told:?}");
+    // This program was built before it took them.
+    assert!(told.earliest_ms.is_some_and(|earliest| earliest <= asked_ms), "{told:?}");
 
     let hub = start(node::HubOptions { mqtt: ([127, 0, 0, 1], port).into(), ..options(&dir.0) }).await;
     agent::wait_for("the clock is trusted", || node.status().clock.trusted());
@@ -267,6 +272,10 @@ async fn a_node_that_was_never_synchronised_has_its_time_from_the_hub_and_so_hav
     }
     let shown = agent::text(&node.command(&["ls"]).stdout);
     assert!(!shown.contains("≈"), "{shown}");
+    let told = node.explain("gate-1s", asked_ms);
+    let slot = told.slot.as_ref().unwrap();
+    let synced_ms = early[1].taken.boottime_ms as i64 - now.iter().find(|row| row.id == early[1].id).unwrap().time_ms.unwrap();
+    assert!(!told.unsure && told.time_ms == Some(slot.due_ms as i64 - synced_ms), "by the same reading: {told:?}");
     let shows = async {
         loop {
             let shown = page(&hub).await;

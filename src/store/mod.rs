@@ -24,7 +24,9 @@
 //! | a lost index comes back, and nothing the hub has is sent again | `tests/lost_index.rs` | 5,000 pictures, 1 sent: the one the hub lacked |
 //! | what goes was allowed to go; no sweep reads more than it deletes | `keep/tests.rs`, `chores/tests.rs`, `tests/keep.rs` | 800 random stores |
 //! | days and ranges say what the slots say | `index/tests.rs` | 200 random ledgers; a dead month is one range |
-//! | every kind of damage is named, and looking changes nothing | `fsck/tests.rs`, `tests/bad_store.rs` | 67 kinds; 100 cut indexes start |
+//! | a picture that has its time keeps it, and the hub is told of that one time until it says that it knows | `index/retime/tests.rs`, `tests/retime.rs` | 48 random lives of a board; the moving offset is found out |
+//! | the true time of a picture lies between its bounds | `index/times/tests.rs` | 14 stories, 256 random rows of boots |
+//! | every kind of damage is named, and looking changes nothing | `fsck/tests.rs`, `tests/bad_store.rs` | 71 kinds; 100 cut indexes start |
 //!
 //! Each has its control, a store or an order broken on purpose, which must be found out.
 

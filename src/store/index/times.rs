@@ -10,6 +10,11 @@
 //!                               ▲ not after: the start of boot 5 - what is known of boot 4 - what is known of boot 3 after it
 //! ```
 //! Where nothing is known before, no picture is older than the program that took it.
+//!
+//! First readings have values of their own beside the rows of boots (`tables.rs`): a row moves with each reading as good as the last, is
+//! not self-describing and could hold no more without a new format, and an older program that wrote it again would drop what it does not
+//! know. After a lost index a boot has its time back if one of its pictures was stamped by a trusted clock; else its pictures have bounds
+//! here, while the hub keeps the time that it was told.
 
 use super::open::Index;
 use super::rows::{BootRow, Built, Synced, row};
