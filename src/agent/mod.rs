@@ -549,7 +549,7 @@ impl Agent {
         tracing::info!(why, "stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.starts.clear();
-        self.table.clear();
+        self.table.end(self.store.as_ref(), &self.clock.read());
         let deadline = Deadline::after(camera::STOP_WAIT);
         let cameras = std::mem::take(&mut self.cameras);
         let mut off = Vec::new();

@@ -105,10 +105,16 @@ impl Timetable {
         }
     }
 
-    /// No schedule is in force any more.
-    pub fn clear(&mut self) {
+    /// No schedule is in force any more. All slots up to now are accounted for: whatever the next start has in force begins here.
+    pub fn end(&mut self, store: Option<&Store>, now: &Reading) {
         let all: Vec<_> = self.plans.keys().cloned().collect();
-        all.iter().for_each(|id| _ = self.remove(id));
+        for id in &all {
+            if let Some(store) = store {
+                self.plan(store, id, now);
+                self.keep(store, id);
+            }
+            self.remove(id);
+        }
     }
 
     /// A slot that is due now, for its camera. `None`: of a plan that was replaced meanwhile, so nothing may be captured for it.
@@ -173,6 +179,9 @@ impl Timetable {
         let (id, period_ms) = (settings.id.clone(), settings.rule.shortest_ms());
         let mut planner = Planner::new(settings.rule.clone(), self.boot, memory);
         let next = planner.next(now);
+        if planner.waits_for_clock() {
+            tracing::warn!(schedule = %id, "the clock is not set: its pictures begin as soon as the hub or the network tells the time");
+        }
         self.plans.insert(id, Plan { settings, planner, timer: None, period_ms, due_ms: None });
         next
     }

@@ -18,6 +18,7 @@ use crate::clock::{Clock, Reading, SystemClock};
 use crate::config::{self, text};
 use crate::error::Exit;
 use crate::model::{CameraId, ScheduleId, SnapshotId};
+use crate::schedule::When;
 use ask::{NoAnswer, ask, ask_if_running};
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
@@ -233,7 +234,9 @@ fn check(file: &Path, json: bool) -> Result<(), Trouble> {
 
 fn next_due(schedule: &config::settings::Schedule, now: &Reading) -> Vec<text::Due> {
     let slots = agent::next_slots(schedule, now);
-    slots.into_iter().map(|due| text::Due { boottime_ms: due.due_ms, wall_ms: due.plan_ms }).collect()
+    // A calendar goes by the clock there is.
+    let guess_ms = |due_ms: u64| Some(due_ms as i64 + now.offset_ms()).filter(|_| matches!(schedule.rule.when, When::Calendar(_)));
+    slots.into_iter().map(|due| text::Due { boottime_ms: due.due_ms, wall_ms: due.plan_ms.or_else(|| guess_ms(due.due_ms)) }).collect()
 }
 
 fn cameras(config_file: &Path, json: bool) -> Result<(), Trouble> {

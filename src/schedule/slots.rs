@@ -15,6 +15,8 @@ use crate::model::BURST_GAP_MS;
 const PASSED_OVER_MAX: usize = 4_000;
 /// Slots told one by one when nobody was there; more are told as a stretch of unknown number.
 pub const TOLD_MAX: usize = 10_000;
+/// Slots counted one by one, at some microseconds each.
+const COUNTED_MAX: u64 = 50_000;
 
 /// A rule, and how the clocks of a boot stand to each other.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +121,7 @@ impl<'r> Slots<'r> {
     /// The slots in `(after_ms, to_ms]`.
     pub fn between(&self, after_ms: i64, to_ms: i64) -> Passed {
         let mut passed = Passed::default();
-        if let (When::Grid(grid), None, 0, 1) = (&self.rule.when, &self.rule.during, self.rule.jitter_ms, self.rule.burst) {
+        if let (When::Grid(grid), true) = (&self.rule.when, self.is_plain()) {
             let offset = self.offset_ms.unwrap_or(0);
             let first = first_at_or_after(after_ms + 1, grid.phase_ms as i64 - offset, grid.period_ms);
             let count = count(first, to_ms, grid.period_ms);
@@ -144,8 +146,22 @@ impl<'r> Slots<'r> {
 
     /// How many slots lie in `(after_ms, to_ms]`; `None`: too many to be counted here.
     pub fn count(&self, after_ms: i64, to_ms: i64) -> Option<u64> {
-        let passed = self.between(after_ms, to_ms);
-        passed.more_from.is_none().then(|| passed.runs.iter().map(|run| run.count).sum())
+        if self.is_plain() {
+            return Some(self.between(after_ms, to_ms).runs.iter().map(|run| run.count).sum());
+        }
+        let (mut from_ms, mut counted) = (after_ms.saturating_add(1), 0);
+        while let Some(found) = self.first_from(from_ms).filter(|found| found.due_ms <= to_ms) {
+            if counted == COUNTED_MAX {
+                return None;
+            }
+            (from_ms, counted) = (found.due_ms + 1, counted + 1);
+        }
+        Some(counted)
+    }
+
+    /// A grid, of which arithmetic tells everything.
+    fn is_plain(&self) -> bool {
+        self.rule.during.is_none() && self.rule.jitter_ms == 0 && self.rule.burst == 1 && matches!(self.rule.when, When::Grid(_))
     }
 
     fn anchor_from(&self, from_ms: i64) -> Option<i64> {
