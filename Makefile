@@ -39,7 +39,7 @@ BUILD_PACKAGES := gcc g++ make cmake libclang-dev ca-certificates
 ifeq ($(shell uname -m),x86_64)
 BUILD_PACKAGES += nasm
 endif
-TEST_PACKAGES := systemd ffmpeg mosquitto openssl strace faketime e2fsprogs dosfstools python3-gi python3-pip unzip curl iproute2 \
+TEST_PACKAGES := systemd ffmpeg mosquitto openssl strace faketime e2fsprogs dosfstools python3-gi python3-pip tzdata unzip curl iproute2 \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-libav nbdkit nbdkit-plugin-python libnbd-bin fuse3
 

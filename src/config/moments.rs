@@ -76,7 +76,10 @@ pub(super) fn sun(text: &str) -> Result<(Event, i64), String> {
             "noon" => "write \"12:00\", or \"solar noon\"".to_owned(),
             "midnight" => "write \"00:00\", or \"solar midnight\"".to_owned(),
             name => match nearest(name, EVENTS.iter().map(|(name, _)| *name)) {
-                Some(meant) => format!("did you mean \"{meant}{offset}\"?"),
+                Some(meant) if offset.chars().all(|c| c.is_ascii_alphanumeric() || " +-".contains(c)) => {
+                    format!("did you mean \"{meant}{offset}\"?")
+                }
+                Some(meant) => format!("did you mean \"{meant}\"?"),
                 None => "write one such as \"06:00\", \"sunset-30m\" or \"solar noon\"".to_owned(),
             },
         };
@@ -219,8 +222,11 @@ impl Field {
     }
 }
 
-/// A part of an expression, in which slashes are no address.
+/// A part of an expression, in which single slashes are no address.
 fn shown(text: &str) -> String {
+    if text.contains("//") {
+        return quoted(text);
+    }
     quoted(&text.replace('/', "\u{1}")).replace("\\u{1}", "/")
 }
 

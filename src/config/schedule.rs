@@ -269,11 +269,13 @@ fn ever_falls(when: &When, during: &During) -> bool {
 fn never_falls(when: &When) -> String {
     match when {
         When::Grid(Grid { period_ms, phase_ms, .. }) => format!(
-            "none of the slots every {}, with a phase of {} (UTC), ever falls into it; set phase, or write at in place of every",
+            "none of the slots every {}, with a phase of {} (UTC), falls into it within two years; set phase, or write at in place of every",
             InWords(*period_ms),
             InWords(*phase_ms)
         ),
-        When::Calendar(_) => "none of the schedule's times ever falls into it; widen the window, or change the times".to_owned(),
+        When::Calendar(_) => {
+            "none of the schedule's times falls into it within two years; widen the window, or change the times".to_owned()
+        }
     }
 }
 

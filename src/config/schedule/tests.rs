@@ -144,19 +144,19 @@ f.toml:12: [schedules.a] at: \"duskk\" is neither a time of day nor an event of 
     ),
     (
         "at = \"06:00\"\nduring = \"08:00..20:00\"\n",
-        "10: [schedules.a] during: none of the schedule's times ever falls into it; widen the window, or change the times",
+        "10: [schedules.a] during: none of the schedule's times falls into it within two years; widen the window, or change the times",
     ),
     (
         "cron = \"0 6 1 1 *\"\nduring = \"04-01..10-31\"\n",
-        "10: [schedules.a] during: none of the schedule's times ever falls into it; widen the window, or change the times",
+        "10: [schedules.a] during: none of the schedule's times falls into it within two years; widen the window, or change the times",
     ),
     (
         "at = \"sunset\"\nduring = \"06:00..12:00\"\n",
-        "10: [schedules.a] during: none of the schedule's times ever falls into it; widen the window, or change the times",
+        "10: [schedules.a] during: none of the schedule's times falls into it within two years; widen the window, or change the times",
     ),
     (
         "every = \"1d\"\nphase = \"3h\"\nduring = \"08:00..20:00\"\n",
-        "11: [schedules.a] during: none of the slots every 1 d, with a phase of 3 h (UTC), ever falls into it; set phase, or write at in place of every",
+        "11: [schedules.a] during: none of the slots every 1 d, with a phase of 3 h (UTC), falls into it within two years; set phase, or write at in place of every",
     ),
     (
         "every = \"5m\"\nduring = 5\n",
@@ -236,6 +236,23 @@ fn the_sun_needs_a_place() {
     ] {
         // Blamed once, and not again at each schedule.
         assert_eq!(check(&format!("{NOWHERE}[node]\n{node}{at}")).unwrap_err().to_string(), format!("f.toml:{says}"));
+    }
+}
+
+#[test]
+fn an_address_in_the_wrong_place_does_not_show_its_password() {
+    for key in ["at", "cron", "during", "zone", "jitter", "grace", "misfire", "size", "profile", "priority"] {
+        for value in [
+            "rtsp://u:hunter2@h/s",
+            "sunries-hunter2@h",
+            "rtsp://u:hunter2 * * * *",
+            "hunter2@h..hunter2@h",
+            "hunter2@h * * * fri#hunter2@h",
+        ] {
+            let every = if ["at", "cron"].contains(&key) { "" } else { "every = \"5m\"\n" };
+            let said = check(&format!("{NODE}[schedules.a]\ncamera = \"gate\"\n{every}{key} = \"{value}\"\n")).unwrap_err().to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
 }
 
