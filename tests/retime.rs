@@ -279,7 +279,7 @@ async fn a_node_that_was_never_synchronised_has_its_time_from_the_hub_and_so_hav
     let shows = async {
         loop {
             let shown = page(&hub).await;
-            if shown.contains("set by the hub") && !shown.contains("≈") {
+            if shown.contains("by the hub") && !shown.contains("≈") {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
