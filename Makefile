@@ -7,11 +7,11 @@
 # |   build       |   library, both programs, all tests                           | 6 min                   |
 # |   test-unit   |   pure layers, store, planner: tables and properties          | 1 min                   |
 # |   test-system |   cameras, brokers, disks and faults; the main job end to end | 8 min                   |
-# |               |   and in short on an emulated ARM board, from our own package | 12 min to make it, 4 to run |
+# |               |   and in short on an emulated ARM board, from our own package | 12 min to make it, 5 to run |
 # |   lint        |   formatting, clippy, house rules (`tests/tidy.rs`)           | 2 min                   |
 # | make soak     | simulated crashes, power cuts, refused calls: the long forms  | 1 h 20 min              |
 # | make bench    | the figures, each beside a peer in the same run               | 15 min                  |
-# | make board-test | an emulated ARM board, all its cameras and faults: BOARD=qemu-virt | about 20 min |
+# | make board-test | an emulated ARM board, its cameras, faults and clock: BOARD=qemu-virt | about 25 min |
 # | make deb      | a Debian package in target/deb: BOARD=… ARCH=…, or HUB=1        | 3 min after the build   |
 # | make package-test | that package under a real systemd, in a container         | 5 min                   |
 # | make check    | what a configuration file means: make check FILE=…            |                         |
