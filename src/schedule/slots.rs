@@ -6,6 +6,7 @@
 //! Windows and calendars are by the wall clock. While no clock is trusted they go by the best guess there is; a grid without
 //! any guess takes all its slots, since a dark picture can be deleted and a missing one not be taken; a calendar has none.
 
+use super::during::During;
 use super::grid::{count, first_at_or_after};
 use super::memory::{Due, Memory, Run};
 use super::rule::{Rule, When};
@@ -209,6 +210,12 @@ impl<'r> Slots<'r> {
         let mut mixed = self.rule.seed.wrapping_add((anchor_ms + wall.unwrap_or(0)) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % (self.rule.jitter_ms + 1)) as i64
+        let later_ms = ((mixed ^ (mixed >> 31)) % (self.rule.jitter_ms + 1)) as i64;
+        let inside = |(during, guess): (&During, i64)| during.contains(anchor_ms + later_ms + guess);
+        // It must not carry a slot out of its window.
+        if self.rule.during.as_ref().zip(self.guess_ms).is_none_or(inside) { later_ms } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;
