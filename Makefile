@@ -103,6 +103,7 @@ test: test-unit test-system lint
 soak: build
 	$(CARGO) build --release --locked --bin shutterd
 	SHUTTER_SOAK_S=$(SOAK_S) $(CARGO) test --locked --features hub --lib -- --nocapture a_power_cut_leaves whatever_a_cut_leaves
+	SHUTTER_SOAK_SEEDS=$$(( $(SOAK_S) / 60 )) $(CARGO) test --locked --features hub --lib -- --nocapture thirty_days_of ten_years_of
 	SHUTTER_SOAK_CUTS=$(SOAK_CUTS) SHUTTER_BIN=$(CURDIR)/target/release/shutterd SHUTTER_BREAK_BIN_DIR=$(BREAK_DIR) \
 		$(CARGO) test --locked --features hub --test power -- --nocapture --test-threads=2
 

@@ -45,7 +45,9 @@
 //! 10. A file is adopted only after everything on its disk was flushed: what a killed process left in memory is not stored yet.
 //! 11. After a lost index no picture is sent before the hub was asked for it.
 //! 12. A message of reasons never changes once somebody may have seen it.
-//! 13. *Absent on purpose*: no timer that ticks, no rename of a stored file, no retry of a flush, no second queue beside the
+//! 13. A slot is an instant of one boot's CLOCK_BOOTTIME. Setting the wall clock moves no slot of a grid, and repeats no plan of a calendar.
+//! 14. A boot's first trusted reading gives all its pictures their time and is never replaced; the files keep what they said.
+//! 15. *Absent on purpose*: no timer that ticks, no rename of a stored file, no retry of a flush, no second queue beside the
 //!     store, no write in order to send, no text that can hold a password.
 //!
 //! # I want to… → open…
@@ -54,7 +56,16 @@
 //! |---|---|
 //! | a configuration key | `config/checked.rs`, `config/settings.rs`, `config/text.rs` |
 //! | a kind of camera | a file in `capture/`, one arm in `capture/mod.rs`, its address in `config/address.rs` |
-//! | when slots fall due | `schedule/` |
+//! | when slots fall due | `schedule/`: `grid.rs`; `calendar.rs` with `cron.rs`, `sun.rs`, `zone.rs`; windows `during.rs`; series and jitter `slots.rs`; what is next `mod.rs` |
+//! | a schedule's key, or what is refused in it | `config/schedule.rs`, `config/schedule_words.rs` |
+//! | how times, cron, events of the sun or windows are written | `config/moments.rs`, `config/windows.rs`, `config/zones.rs` |
+//! | what is told of slots that nobody served | `agent/timetable.rs`, `agent/past.rs` |
+//! | what makes the clock trusted; what wakes the agent | `clock/trust.rs`; `clock/timers.rs` |
+//! | how the hub's time is asked for | `uplink/time.rs` |
+//! | when a picture was taken, by now; what the hub is told again | `store/index/times.rs`; `store/index/retime.rs`, `outbox/retimes.rs`, `uplink/retold.rs` |
+//! | when a camera is open, and how long before a slot it is opened | `camera/habits.rs` |
+//! | what becomes of a frame: sizes, qualities, wishes | `camera/develop.rs`, `image/reduce.rs` |
+//! | how punctual a camera is | `protocol.rs` (`Punctuality`), `camera/teller.rs` |
 //! | what makes a picture unfit | `image/judge.rs` |
 //! | how a V4L2 camera is found, told what to give, and read | `capture/v4l2/` (`find.rs`, `format.rs`, `controls.rs`, `queue.rs`), its keys in `config/video.rs` |
 //! | a raw camera format, or its levels; what is mended in a camera's JPEG | `image/planar.rs`, `image/rows/`; `image/repair.rs`, `image/scan.rs` |
