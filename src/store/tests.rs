@@ -1,7 +1,7 @@
 //! The store from outside, on a real directory.
 use super::*;
 use crate::clock::{Reading, TestClock};
-use crate::model::{Off, Priority, Quality};
+use crate::model::{Failure, Missed, Off, Priority, Quality};
 use std::fs::File;
 
 fn clock(boottime_ms: u64) -> Arc<TestClock> {
@@ -393,6 +393,46 @@ fn on_a_full_disk_only_what_the_hub_has_makes_room_and_only_where_that_is_wanted
     assert_eq!(decide(true, 1_000_000, 0), (vec![], false), "what the hub has not got stays, and nothing goes in vain");
     assert_eq!(decide(true, 1_000, 2_000), (vec![], true), "a disk with room loses nothing");
     assert_eq!(decide(false, 1_000, 0), (vec![], false), "nobody asked for it");
+}
+
+/// Slots that end alike become one range, unless something else became of those between them.
+#[test]
+fn what_stands_between_two_slots_that_ended_alike_hides_neither() {
+    let schedule = slot(0).schedule;
+    let (failed, asleep) = (Outcome::Failed { reason: Failure::new("timeout", "none") }, Outcome::Missed { reason: Missed::Asleep });
+    let run = |first_due_ms, count| {
+        vec![SlotRun { schedule: slot(0).schedule, boot: 1, first_due_ms, first_plan_ms: None, period_ms: 1_000, count, near_ms: 499 }]
+    };
+    let (dir, clock) = (Dir::new("between"), clock(20_000));
+    let (store, _) = dir.open(&clock);
+    store.outcome(slot(1_000), failed.clone());
+    block(store.flush()).unwrap();
+    // Slept through, and told with the slot after it.
+    store.runs_without(run(2_000, 2), asleep.clone());
+    store.outcome(slot(4_000), failed.clone());
+    block(store.flush()).unwrap();
+    // Two days alike, and in between an instant that the clock turns out to have gone past.
+    for due_ms in [6_000, 9_000] {
+        store.outcome(slot(due_ms), asleep.clone());
+    }
+    block(store.flush()).unwrap();
+    let clock_went_past = Outcome::Missed { reason: Missed::Clock };
+    store.runs_without(run(7_000, 1), clock_went_past.clone());
+    block(store.flush()).unwrap();
+    let expected = [
+        (1_000, &failed),
+        (2_000, &asleep),
+        (3_000, &asleep),
+        (4_000, &failed),
+        (6_000, &asleep),
+        (7_000, &clock_went_past),
+        (9_000, &asleep),
+    ];
+    for (due_ms, outcome) in expected {
+        assert_eq!(store.outcome_of(&schedule, 1, due_ms).unwrap().as_ref(), Some(outcome), "{due_ms}");
+    }
+    let all: Vec<u64> = store.outcomes(&schedule, 1, 0, 99_000).unwrap().into_iter().map(|(due_ms, _)| due_ms).collect();
+    assert_eq!(all, expected.map(|(due_ms, _)| due_ms));
 }
 
 #[test]

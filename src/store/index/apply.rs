@@ -190,6 +190,11 @@ pub fn apply_deletes(txn: &WriteTransaction, change: &Change, next: &mut Counter
 }
 
 pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, reasons: &mut Reasons) -> Result<(), redb::Error> {
+    // Before single slots: two of these that end alike are joined only where no range stands between them.
+    for range in &change.ranges {
+        book.range(range)?;
+        reasons.add(GapItem::Range(range.clone()));
+    }
     for (slot, outcome) in &change.outcomes {
         let item = || GapItem::Slot { slot: slot.clone(), outcome: outcome.clone() };
         match book.without(slot, outcome)? {
@@ -197,10 +202,6 @@ pub fn apply_ledger(txn: &WriteTransaction, book: &mut Book, change: &Change, re
             News::New => reasons.add(item()),
             News::Joined => reasons.join(item()),
         }
-    }
-    for range in &change.ranges {
-        book.range(range)?;
-        reasons.add(GapItem::Range(range.clone()));
     }
     let mut cursors = txn.open_table(STATE)?;
     for (schedule, memory) in &change.cursors {

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 const DAY_MS: i64 = 86_400_000;
 /// A range over more days than this is counted on its last day: the machine was put away, nobody reads that day by day.
 const SPREAD_DAYS_MAX: i64 = 400;
+/// What a clock went past is told later, and may lie in the middle of slots a day apart that ended alike. Ranges that begin inside of others
+/// are no more than this.
+pub const NESTED_MAX: usize = 8;
 /// Days gone through for the one that counted a stretch.
 const LOOKED_BACK_MAX: usize = 10_000;
 
@@ -318,11 +321,15 @@ pub fn known(
     if let Some(value) = outcomes.get(key)? {
         return Ok(Some(row(value.value())?));
     }
-    let Some(entry) = ranges.range((schedule, boot, 0)..=key)?.next_back() else { return Ok(None) };
-    let range: GapRange = row(entry?.1.value())?;
-    let inside = range.to.boot == boot && due_ms <= range.to.due_ms;
-    let on_step = due_ms == range.from.due_ms
-        || due_ms == range.to.due_ms
-        || step_of(&range).is_some_and(|step| (due_ms - range.from.due_ms).is_multiple_of(step));
-    Ok((inside && on_step && range.count.is_some()).then_some(range.outcome))
+    for entry in ranges.range((schedule, boot, 0)..=key)?.rev().take(NESTED_MAX) {
+        let range: GapRange = row(entry?.1.value())?;
+        let inside = range.to.boot == boot && due_ms <= range.to.due_ms;
+        let on_step = due_ms == range.from.due_ms
+            || due_ms == range.to.due_ms
+            || step_of(&range).is_some_and(|step| (due_ms - range.from.due_ms).is_multiple_of(step));
+        if inside && on_step && range.count.is_some() {
+            return Ok(Some(range.outcome));
+        }
+    }
+    Ok(None)
 }

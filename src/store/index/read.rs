@@ -1,6 +1,6 @@
 //! Questions to the index. Readers see the last commit and never wait for the writer.
 
-use super::book::{DayRow, known, step_of};
+use super::book::{DayRow, NESTED_MAX, known, step_of};
 use super::open::Index;
 use super::rows::{BootRow, Erasure, SnapRow, row};
 use super::tables::{
@@ -118,7 +118,7 @@ impl Index {
     pub fn outcomes(&self, schedule: &ScheduleId, boot: BootNo, from: u64, to: u64) -> Result<Vec<(u64, Outcome)>, redb::Error> {
         let txn = self.read()?;
         let (table, name) = (txn.open_table(OUTCOMES)?, schedule.as_str());
-        let mut found = BTreeMap::new();
+        let (mut found, mut passed) = (BTreeMap::new(), 0);
         for entry in txn.open_table(RANGES)?.range((name, boot, 0)..=(name, boot, to))?.rev() {
             let range: GapRange = row(entry?.1.value())?;
             // One that leads into a later boot holds no slot of this one that could be told.
@@ -127,7 +127,11 @@ impl Index {
             }
             let last_ms = range.to.due_ms;
             if last_ms < from {
-                break;
+                passed += 1;
+                if passed == NESTED_MAX {
+                    break;
+                }
+                continue;
             }
             let first_ms = range.from.due_ms;
             let step_ms = step_of(&range).unwrap_or((last_ms - first_ms).max(1));
