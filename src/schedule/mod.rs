@@ -284,7 +284,8 @@ impl Planner {
         }
         if reconfigured {
             // Other slots altogether: half of a long new period after the old one's slot could swallow the first new slot.
-            (memory.period_ms, memory.phase_ms, memory.mark, memory.last_due_ms) = (period_ms, phase_ms, self.rule.mark, None);
+            (memory.period_ms, memory.phase_ms, memory.mark) = (period_ms, phase_ms, self.rule.mark);
+            (memory.last_due_ms, memory.since_ms) = (None, now.boottime_ms);
         }
         if let (Some(offset), Some(last)) = (memory.offset_ms, memory.last_plan_ms) {
             let wall_ms = now.boottime_ms as i64 + offset;

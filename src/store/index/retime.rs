@@ -75,4 +75,5 @@ pub fn apply_retimed(txn: &WriteTransaction, change: &Change, known: Key) -> Res
 }
 
 #[cfg(test)]
+#[cfg(not(redb_4_1))]
 mod tests;

@@ -156,4 +156,5 @@ impl Index {
 }
 
 #[cfg(test)]
+#[cfg(not(redb_4_1))]
 mod tests;
