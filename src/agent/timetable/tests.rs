@@ -257,7 +257,8 @@ impl World {
         let store = self.store.clone().unwrap();
         // What is stamped so far is stamped by the clock that was.
         block(store.flush()).unwrap();
-        let (was_wrong, count) = (self.trusted_and_wrong(), store.totals().0);
+        // What is old enough may go an hour early.
+        let (was_wrong, count) = (self.trusted_and_wrong() && self.ahead_ms.abs() > HOUR_MS, store.totals().0);
         match event {
             Event::Clock(ahead_ms, quality) => self.set_clock(ahead_ms, quality),
             Event::Lost => self.set_clock(12_000 - self.true_ms, Quality::Unset),
@@ -408,7 +409,8 @@ impl World {
         broken: &mut Vec<String>,
     ) {
         if let When::Grid(grid) = rule.when {
-            let longest_ms = 3 * grid.period_ms as i64 / 2 + 1_000;
+            // Where a boot learns the time its grid changes over, from half a period after the last slot on.
+            let longest_ms = 2 * grid.period_ms as i64 + 1_000;
             let gaps = served.windows(2).filter(|pair| pair[1].true_ms - pair[0].true_ms > longest_ms && rule.during.is_none());
             for pair in gaps.filter(|pair| !is_told(pair[0].true_ms + 1, pair[1].true_ms - 1)) {
                 broken.push(format!("{id}: nothing between {} and {}, and nothing told", pair[0].true_ms, pair[1].true_ms));
