@@ -12,8 +12,8 @@ GLIBC_MAX=${GLIBC_MAX:-2.34}
 FILE=${1:?which file} ARCH=${2:?which architecture: arm64, armhf or amd64}
 # The aim is 6,000,000; what the profile in Cargo.toml reaches is there, and this holds it (with room for the camera sources).
 case $ARCH in
-arm64) machine=AArch64 limit=7800000 ;;
-armhf) machine=ARM limit=7800000 ;;
+arm64) machine=AArch64 limit=7700000 ;;
+armhf) machine=ARM limit=7700000 ;;
 amd64) machine="Advanced Micro Devices X86-64" limit=9000000 ;;
 *) echo "$ARCH: unknown architecture (arm64, armhf, amd64)" >&2; exit 2 ;;
 esac
