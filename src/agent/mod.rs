@@ -325,7 +325,6 @@ impl Agent {
                 self.keep_configuration();
                 self.boot = past.boot;
                 self.last_trusted_ms = past.last_trusted_ms;
-                SystemClock::recall(past.last_trusted_ms, past.boots.get(&past.boot).map(|b| (b.offset_ms, b.quality, b.last_ms)));
                 self.store = Some(store.clone());
                 self.account_for_the_past(&store, past, waited);
                 if let Err(e) = store.flush().await {

@@ -50,7 +50,14 @@ impl Timetable {
         let mut memories = past.cursors;
         for settings in schedules.iter().filter(|s| s.enabled) {
             let memory = memories.remove(&settings.id).and_then(|bytes| Memory::from_bytes(&bytes));
-            let next = self.insert(settings.clone(), memory, &account.now);
+            let mut next = self.insert(settings.clone(), memory, &account.now);
+            let late = next.due.filter(|due| due.due_ms <= account.now.boottime_ms);
+            if let Some(late) = late.filter(|late| already_served(account.store, &settings.id, memory, *late))
+                && let Some(plan) = self.plans.get_mut(&settings.id)
+            {
+                let _ = plan.planner.fired(late, late.due_ms);
+                next.due = plan.planner.next(&account.now).due;
+            }
             match &memory {
                 Some(memory) if memory.boot != self.boot => {
                     let served = next.due.filter(|due| due.due_ms <= account.now.boottime_ms).and_then(|due| due.plan_ms);
@@ -83,19 +90,14 @@ impl Timetable {
         let wanted: Vec<_> = schedules.iter().filter(|s| s.enabled).cloned().collect();
         let gone: Vec<_> = self.plans.keys().filter(|id| wanted.iter().all(|w| w.id != **id)).cloned().collect();
         for id in gone {
-            self.remove(&id);
+            self.account(store, &id, now);
             store.cursor(id, None);
         }
         for new in wanted {
             if self.plans.get(&new.id).is_some_and(|plan| plan.settings == new) {
                 continue;
             }
-            let memory = self.remove(&new.id).and_then(|mut old| {
-                // The old rule accounts for its own slots up to now.
-                let passed = old.planner.next(now);
-                tell(store, self.boot, &old, &passed, Outcome::Off { reason: Off::Stop }, now);
-                old.planner.memory()
-            });
+            let memory = self.account(store, &new.id, now);
             let (id, next) = (new.id.clone(), self.insert(new, memory, now));
             if let Some(plan) = self.plans.get(&id) {
                 tell(store, self.boot, plan, &next, Outcome::Off { reason: Off::Stop }, now);
@@ -186,6 +188,14 @@ impl Timetable {
         next
     }
 
+    /// Takes a schedule out of force, its slots up to now accounted for.
+    fn account(&mut self, store: &Store, schedule: &ScheduleId, now: &Reading) -> Option<Memory> {
+        let mut old = self.remove(schedule)?;
+        let passed = old.planner.next(now);
+        tell(store, self.boot, &old, &passed, Outcome::Missed { reason: Missed::Asleep }, now);
+        old.planner.memory()
+    }
+
     fn remove(&mut self, schedule: &ScheduleId) -> Option<Plan> {
         let plan = self.plans.remove(schedule)?;
         plan.timer.into_iter().for_each(|timer| _ = self.wheel.cancel(timer));
@@ -216,6 +226,17 @@ impl Timetable {
             Err(_) => tracing::error!(%schedule, "no timer is left for this schedule"),
         }
     }
+}
+
+/// Whether a late slot has its picture already: one that a crash left on the disk, found again at this start.
+fn already_served(store: &Store, schedule: &ScheduleId, memory: Option<Memory>, late: Due) -> bool {
+    let here = Some((store.boot(), late.due_ms));
+    // By the clock of the boot before.
+    let before = memory.and_then(|memory| Some((memory.boot, late.plan_ms?.checked_sub(memory.offset_ms?)?.try_into().ok()?)));
+    here.into_iter().chain(before).any(|(boot, due_ms): (BootNo, u64)| {
+        let known = store.outcomes(schedule, boot, due_ms.saturating_sub(STEP_MS), due_ms + STEP_MS).unwrap_or_default();
+        known.iter().any(|(_, outcome)| matches!(outcome, Outcome::Captured { .. }))
+    })
 }
 
 /// Puts on record what a planner says of slots that nobody served.

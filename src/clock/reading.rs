@@ -53,6 +53,9 @@ pub trait Clock: Send + Sync {
     fn wants_hub_time(&self) -> bool {
         false
     }
+    /// What the store has on record: the latest time from a trusted clock, and this boot's offset with its quality and the instant until
+    /// which it was seen. An agent that starts again within a boot then loses no trust, and a chip that has lost days gains none.
+    fn recall(&self, _last_trusted_ms: i64, _boot: Option<(i64, Quality, u64)>) {}
     /// Takes the hub's time, if it can be true.
     /// # Errors
     /// Why it cannot, and what to do.

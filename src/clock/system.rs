@@ -27,15 +27,6 @@ fn seen() -> Seen {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-impl SystemClock {
-    /// What the store has on record: the latest time from a trusted clock, and this boot's offset with its quality and the instant until
-    /// which it was seen. An agent that starts again within a boot then loses no trust.
-    pub fn recall(last_trusted_ms: i64, boot: Option<(i64, Quality, u64)>) {
-        trust().recall(last_trusted_ms, boot);
-        HUB_MOVED.notify_one();
-    }
-}
-
 impl Clock for SystemClock {
     fn read(&self) -> Reading {
         // Under the lock, so that what is judged is never older than what was judged before.
@@ -44,6 +35,10 @@ impl Clock for SystemClock {
     }
     fn boottime_ms(&self) -> u64 {
         kernel::boottime_ms()
+    }
+    fn recall(&self, last_trusted_ms: i64, boot: Option<(i64, Quality, u64)>) {
+        trust().recall(last_trusted_ms, boot);
+        HUB_MOVED.notify_one();
     }
     fn wants_hub_time(&self) -> bool {
         trust().wants_hub_time(&seen())

@@ -25,6 +25,8 @@ use crate::model::Quality;
 
 /// What a quartz that nobody disciplines drifts at most, between frost and sun: 8.6 s a day.
 const DRIFT_PPM: u64 = 100;
+/// An answer that was under way for longer than twice this waited somewhere, nobody knows on which way.
+const DOUBT_MAX_MS: u64 = 30_000;
 /// The distance between wall and boot clock moves by more than this only in a step.
 const STEP_MS: u64 = 1_000;
 /// Files are stamped with the tick before.
@@ -146,6 +148,10 @@ impl Trust {
             return Err(format!("the hub's clock says {says}, which cannot be: its time is not used; set the hub's clock"));
         }
         let half_ms = heard_ms.saturating_sub(asked_ms).div_ceil(2);
+        if half_ms > DOUBT_MAX_MS {
+            let took_s = heard_ms.saturating_sub(asked_ms) / 1_000;
+            return Err(format!("the hub took {took_s} s to tell the time: too long to be of use, it is asked again"));
+        }
         let uncertainty_ms = u32::try_from(half_ms).ok();
         let new = Held { offset_ms: wall_ms + half_ms as i64 - heard_ms as i64, uncertainty_ms, at_ms: heard_ms };
         // Two answers that can both be true: the more exact one. Else the hub's clock was set, and its latest word counts.

@@ -96,6 +96,14 @@ pub(super) fn schedule(name: &At<&str>, section: &Section, around: &Around, zone
     let shortest_ms = when.as_ref().map(shortest_ms);
     let jitter_ms = jitter(section, shortest_ms, report);
     let burst = burst(section, shortest_ms, report);
+    if let Some(shortest) = shortest_ms
+        && burst > 1
+        && jitter_ms > 0
+        && u64::from(burst - 1) * BURST_GAP_MS + jitter_ms > shortest / 2
+    {
+        let advice = "together they must fit into half of the time between two slots; write less of one of them";
+        section.error("jitter", format!("the last of {burst} pictures could come as late as the next slot; {advice}"), report);
+    }
     let grace_ms = within(section, "grace", 1_000..=PERIOD_MAX_MS, report).unwrap_or(GRACE_DEFAULT_MS);
     let misfire = choice(section, "misfire", &[("skip", Misfire::Skip), ("once", Misfire::Once)], report);
     let wish = wish(section, report);

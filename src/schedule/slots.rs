@@ -15,9 +15,9 @@ use crate::model::BURST_GAP_MS;
 /// Anchors outside of windows that are passed over before a rule counts as one without slots.
 const PASSED_OVER_MAX: usize = 4_000;
 /// Slots told one by one when nobody was there; more are told as a stretch of unknown number.
-pub const TOLD_MAX: usize = 10_000;
-/// Slots counted one by one, at some microseconds each.
-const COUNTED_MAX: u64 = 50_000;
+pub const TOLD_MAX: usize = 5_000;
+/// Slots counted one by one: a board takes some 100 us for each by the sun, and meanwhile no other slot is served.
+const COUNTED_MAX: u64 = 5_000;
 
 /// A rule, and how the clocks of a boot stand to each other.
 #[derive(Debug, Clone, Copy)]

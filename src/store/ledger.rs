@@ -90,10 +90,12 @@ pub fn same_slot_ms(period_ms: u64) -> u64 {
 pub fn ranges_without(run: &SlotRun, settled: &[u64], outcome: &Outcome) -> Vec<GapRange> {
     let mut ranges = Vec::new();
     let mut start = 0;
-    let taken = settled.iter().filter_map(|due| {
-        let index = (due + run.period_ms / 2).saturating_sub(run.first_due_ms) / run.period_ms.max(1);
-        let index = index.min(run.count.saturating_sub(1));
-        (due.abs_diff(run.first_due_ms + index * run.period_ms) <= run.near_ms).then_some(index)
+    // Each may be near to several, where the clock was known less well than they are apart.
+    let taken = settled.iter().flat_map(|due| {
+        let period_ms = run.period_ms.max(1);
+        let from = due.saturating_sub(run.near_ms).saturating_sub(run.first_due_ms).div_ceil(period_ms);
+        let to = (due + run.near_ms).checked_sub(run.first_due_ms).map_or(0, |span| span / period_ms + 1);
+        from..to.min(run.count)
     });
     for index in taken.chain([run.count]) {
         if index > start {
@@ -166,5 +168,8 @@ mod tests {
         assert_eq!(counted(&[140]), [(100, 130, 4)]);
         assert_eq!(counted(&[99, 121]), [(110, 110, 1), (130, 140, 2)], "the clock's offset has moved by a millisecond");
         assert_eq!(counted(&[95]), [(100, 140, 5)], "half a period before the first is another slot");
+        // A series of three that a clock 20 s slow had served: near to all of them.
+        let run = SlotRun { first_due_ms: 100_000, period_ms: 1_000, count: 3, near_ms: 60_000, ..run };
+        assert_eq!(ranges_without(&run, &[120_000, 121_000, 122_000], &Outcome::Off { reason: Off::Crash }), []);
     }
 }

@@ -140,6 +140,7 @@ impl Store {
             tracing::error!("{alarm}");
         }
         let opened = recover::open(place, &clock.read(), boot_id)?;
+        clock.recall(opened.last_trusted_ms, opened.boots.get(&opened.boot).map(|b| (b.offset_ms, b.quality, b.last_ms)));
         let cursors = opened.cursors.into_iter().filter_map(|(id, memory)| Some((id.parse().ok()?, memory))).collect();
         let index_error = |source| OpenError::Index { dir: place.dir.clone(), source };
         let stores = opened.index.stores().map_err(index_error)?;

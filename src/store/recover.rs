@@ -14,7 +14,7 @@ use super::files::Files;
 use super::index::{Anchors, BootRow, Built, Change, Counters, FORMAT, Index, RunState, Synced};
 use super::path::path_of;
 use crate::clock::{BUILD_UNIX_S, Reading};
-use crate::model::{BootNo, GROUP_MAX, Seq, StoreId};
+use crate::model::{BootNo, GROUP_MAX, Quality, Seq, StoreId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::{
     collections::BTreeMap,
@@ -178,6 +178,10 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
         let ord = index.stores().map_err(index_error)?.last_key_value().map_or(FIRST_ORD, |(ord, _)| *ord + 1);
         change.new_store = Some((ord, StoreId(random_u64()), place.board.clone()));
     }
+    let last_trusted_ms = index.value("trusted_ms").map_err(index_error)?.unwrap_or(0);
+    // A chip behind the last trusted time has lost days: what it says must not become the time of this boot.
+    let behind = now.quality == Quality::Rtc && now.wall_ms < last_trusted_ms;
+    let now = &Reading { quality: if behind { Quality::Saved } else { now.quality }, ..*now };
     // Slots name boots by number: a rebuilt index must not give a number that a picture already carries.
     let first_boot = newest_boot.map_or(1, |boot| boot + 1);
     let boot = this_boot(&mut boots, boot_id, first_boot, now);
@@ -198,7 +202,7 @@ fn try_open(place: &Place, now: &Reading, boot_id: &str, aside: Option<&Path>) -
     let reserved = reserve(dir);
     Ok(Opened {
         cursors: index.cursors().map_err(index_error)?,
-        last_trusted_ms: index.value("trusted_ms").map_err(index_error)?.unwrap_or(0),
+        last_trusted_ms,
         index,
         blobs,
         counters,

@@ -4,8 +4,9 @@
 //! keep it off the hub until somebody sets its clock. The rule: t = max(wall clock, build date, last trusted time on record).
 //! Not yet valid at t: judged again at the certificate's own beginning (no attacker gains by a certificate that *will* be
 //! valid and is signed by an authority we believe). Expired at t: refused, since true time is t or later. With a clock that is
-//! synchronised the ordinary rule holds; a clock chip and the hub's own time may be wrong, and then must not keep the board off the
-//! hub that would put it right. Chain, name and signatures are checked in full always.
+//! synchronised the ordinary rule holds; a clock chip and the hub's own time may be wrong, and one that is behind must not keep the board
+//! off the hub that would put it right. (One that is years ahead does, where the certificate has expired by then: as long as nobody knows
+//! better, that is what it says.) Chain, name and signatures are checked in full always.
 //!
 //! What was accepted can be judged again on the same connection ([`Certificate`]): as soon as the clock is trusted, and before the hub's
 //! time is.

@@ -87,7 +87,7 @@ fn the_zone_is_the_schedules_the_nodes_the_systems_or_utc() {
 }
 
 /// A section `[schedules.a]` on line 7 with camera on line 8, then these lines, and the messages that they earn.
-const MISTAKES: [(&str, &str); 43] = [
+const MISTAKES: [(&str, &str); 44] = [
     // Which kind.
     ("", "7: [schedules.a] every: is missing; write when: every = \"5m\", at = [\"06:00\", \"sunset\"] or cron = \"0 6 * * mon-fri\""),
     ("every = \"5m\"\nat = \"06:00\"\n", "10: [schedules.a] at: there is every as well; keep one of the two, or make two schedules"),
@@ -178,6 +178,10 @@ f.toml:12: [schedules.a] at: \"duskk\" is neither a time of day nor an event of 
     (
         "every = \"1s\"\nburst = 2\n",
         "10: [schedules.a] burst: 2 pictures, 1 s apart, last more than half of the time between two slots, which is 1 s at the shortest; delete this line",
+    ),
+    (
+        "every = \"1m\"\nburst = 20\njitter = \"29s\"\n",
+        "11: [schedules.a] jitter: the last of 20 pictures could come as late as the next slot; together they must fit into half of the time between two slots; write less of one of them",
     ),
     ("every = \"1h\"\nburst = 1\n", "10: [schedules.a] burst: 1 is out of range; write a whole number from 2 to 20"),
     ("every = \"1h\"\nburst = 21\n", "10: [schedules.a] burst: 21 is out of range; write a whole number from 2 to 20"),
