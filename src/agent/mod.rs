@@ -15,7 +15,7 @@ pub use plans::next_slots;
 
 use crate::camera::{self, Camera, Offered, Permits, Settled, SnapAnswer, Surroundings};
 use crate::clock::{BootTimer, Clock, Deadline, StepWatch, SystemClock, awake_ms, boot_id};
-use crate::config::{self, Loaded, Origin, settings::Settings};
+use crate::config::{self, ConfigErrors, Loaded, Origin, settings::Settings};
 use crate::error::{Chain, Exit};
 use crate::model::{BootNo, CameraId, Failure, Off, Outcome, ScheduleId};
 use crate::schedule::Due;
@@ -78,6 +78,9 @@ pub struct Agent {
     steps: StepWatch,
     /// An untrusted clock is looked at again by [`Timer::Clock`].
     clock_looks: bool,
+    /// The configuration file while it is being checked, and whether it is to be checked once more after that.
+    reading: Option<JoinHandle<Result<Loaded, ConfigErrors>>>,
+    read_again: bool,
     cameras: BTreeMap<CameraId, (Camera, bool)>,
     permits: Arc<Permits>,
     boot: BootNo,
@@ -118,6 +121,8 @@ impl Agent {
             status,
             steps: StepWatch::new(clock.clone())?,
             clock_looks: false,
+            reading: None,
+            read_again: false,
             clock,
             timer: BootTimer::new()?,
             table: Timetable::default(),
@@ -169,7 +174,8 @@ impl Agent {
                 Some(command) = self.commands.recv() => self.command(command),
                 Ok(()) = changes.changed(), if self.starts.open() => self.look_for_a_picture(),
                 () = store_fault(self.store.as_ref()) => return self.end_with_fault().await,
-                _ = hangup.recv() => self.reload().await,
+                _ = hangup.recv() => self.read_configuration(),
+                loaded = read(&mut self.reading) => self.reload(loaded).await,
                 _ = terminate.recv() => return self.stop("SIGTERM").await,
                 _ = interrupt.recv() => return self.stop("SIGINT").await,
             }
@@ -473,10 +479,21 @@ impl Agent {
         }
     }
 
-    /// Checks the file; a good one takes the place of the running one, a bad one changes nothing.
-    async fn reload(&mut self) {
-        let file = self.config_file.clone();
-        let (mut new, text) = match config::load_or_kept(&file, None) {
+    /// Begins to check the file. Slots go on meanwhile: a thousand schedules take a small board a while.
+    fn read_configuration(&mut self) {
+        self.read_again = self.reading.is_some();
+        if !self.read_again {
+            let file = self.config_file.clone();
+            self.reading = Some(tokio::task::spawn_blocking(move || config::load_or_kept(&file, None)));
+        }
+    }
+
+    /// A good file takes the place of the running one, a bad one changes nothing.
+    async fn reload(&mut self, loaded: Result<Loaded, ConfigErrors>) {
+        if std::mem::take(&mut self.read_again) {
+            self.read_configuration();
+        }
+        let (mut new, text) = match loaded {
             Ok(Loaded { settings, warnings, origin: Origin::Present { text } }) => {
                 for warning in warnings {
                     tracing::warn!("{warning}");
@@ -589,6 +606,14 @@ impl Agent {
         let _ = tokio::time::timeout(Duration::from_secs(3), self.stop_uplink()).await;
         Exit::Storage
     }
+}
+
+/// Waits for the check under way, if there is one.
+async fn read(reading: &mut Option<JoinHandle<Result<Loaded, ConfigErrors>>>) -> Result<Loaded, ConfigErrors> {
+    let Some(task) = reading else { return std::future::pending().await };
+    let read = task.await;
+    *reading = None;
+    read.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
 }
 
 async fn store_fault(store: Option<&Store>) {

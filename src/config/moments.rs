@@ -199,6 +199,8 @@ impl Field {
             None if text.len() > range.len() => (self.number(range)?, end.max(self.number(range)?)),
             None => (self.number(range)?, self.number(range)?),
         };
+        // As the beginning of a range Sunday comes first.
+        let first = if first == 7 && last < 7 && self.name == WEEKDAY.name { 0 } else { first };
         if first > last {
             return Err(format!("{} ends before it begins; write \"{first}-{end},{least}-{last}\"", shown(text)));
         }

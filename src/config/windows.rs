@@ -119,7 +119,12 @@ fn range_of_hours(from: &str, to: &str) -> Result<Hours, String> {
 /// become a day and a half in the weeks when the sun rises after eight.
 fn overnight(from: Bound, to: Bound) -> bool {
     let (a, b) = (usual_s(from), usual_s(to));
+    let rises = |event| matches!(event, Event::Dawn | Event::Sunrise);
+    let sets = |event| matches!(event, Event::Sunset | Event::Dusk);
     match (from, to) {
+        // Whatever the offsets: part of a day, or of a night.
+        (Bound::Sun(from, _), Bound::Sun(to, _)) if rises(from) && sets(to) => false,
+        (Bound::Sun(from, _), Bound::Sun(to, _)) if sets(from) && rises(to) => true,
         (Bound::Time(_), Bound::Time(_)) | (Bound::Sun(..), Bound::Sun(..)) => b <= a,
         // From an afternoon into a morning.
         _ => a > NOON_S && b <= NOON_S || a >= NOON_S && b < NOON_S,

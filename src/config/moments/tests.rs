@@ -63,6 +63,7 @@ fn cron_reads_as_in_crontab() {
     assert_eq!(weekdays("mon-fri"), Ok([no, each, each, each, each, each, no]));
     assert_eq!(weekdays("5-7"), Ok([each, no, no, no, no, each, each]));
     assert_eq!(weekdays("0"), weekdays("7"));
+    assert_eq!(weekdays("7-1"), weekdays("0-1"));
     assert_eq!(weekdays("*"), weekdays("0-6"));
     assert_eq!(weekdays("FRI#2,5L"), Ok([no, no, no, no, no, 1 << 2 | LAST_WEEK, no]));
     assert!(cron("0 0 L * *").is_ok_and(|cron| cron.last_day && cron.days == 0));

@@ -235,7 +235,7 @@ fn the_sun_needs_a_place() {
         ("longitude = 13\n", "4: [node] longitude: latitude is missing; a place needs both, in degrees north and east"),
         (
             "zone = \"Mars/Olympus\"\nlatitude = 1\nlongitude = 1\n",
-            "4: [node] zone: there is no time zone \"Mars/Olympus\"; write one such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
+            "4: [node] zone: there is no time zone \"Mars/Olympus\"; write the name of a place, such as \"Europe/Berlin\"; `timedatectl list-timezones` lists them",
         ),
     ] {
         // Blamed once, and not again at each schedule.

@@ -35,6 +35,15 @@ fn windows_read_as_people_write_them() {
             (2, None, hours(Bound::Sun(Event::Sunset, -3_600_000), Bound::Sun(Event::Midnight, 300_000), false)),
         ),
         ("solar noon..22:00", (ALL, None, hours(Bound::Sun(Event::Noon, 0), time(22), false))),
+        // Whatever the offsets, a part of a day, and of a night.
+        (
+            "sunrise+6h..sunset-6h",
+            (ALL, None, hours(Bound::Sun(Event::Sunrise, 21_600_000), Bound::Sun(Event::Sunset, -21_600_000), false)),
+        ),
+        (
+            "sunset-12h..sunrise+11h",
+            (ALL, None, hours(Bound::Sun(Event::Sunset, -43_200_000), Bound::Sun(Event::Sunrise, 39_600_000), true)),
+        ),
         ("dusk..dawn", (ALL, None, hours(Bound::Sun(Event::Dusk, 0), Bound::Sun(Event::Dawn, 0), true))),
         ("sunset..06:00", (ALL, None, hours(Bound::Sun(Event::Sunset, 0), time(6), true))),
         ("sunset..23:00", (ALL, None, hours(Bound::Sun(Event::Sunset, 0), time(23), false))),
