@@ -395,6 +395,24 @@ fn on_a_full_disk_only_what_the_hub_has_makes_room_and_only_where_that_is_wanted
     assert_eq!(decide(false, 1_000, 0), (vec![], false), "nobody asked for it");
 }
 
+/// A dying cell: the chip has lost days while the board was off.
+#[test]
+fn a_chip_that_is_behind_the_last_trusted_time_gives_no_boot_its_time() {
+    for (lost_ms, known) in [(8 * 86_400_000, false), (0, true)] {
+        let (dir, clock) = (Dir::new("chip"), clock(10_000));
+        let config = Configure { node: "n1".parse().unwrap(), hub: true, version: "0".into(), keep: Rules::default(), window_ms: 0 };
+        let (store, _) = Store::open(&dir.place(), config.clone(), clock.clone(), "boot-a").unwrap();
+        store.put(picture(1, 1_000)).unwrap();
+        block(store.stop()).unwrap();
+        drop(store);
+        wait_unlocked(&dir);
+        clock.change(|now| (now.boottime_ms, now.wall_ms, now.quality) = (5_000, now.wall_ms + 60_000 - lost_ms, Quality::Rtc));
+        let (store, past) = Store::open(&dir.place(), config, clock, "boot-b").unwrap();
+        assert_eq!(store.times().unwrap().known(past.boot).is_some(), known);
+        assert_eq!(past.boots[&past.boot].quality, if known { Quality::Rtc } else { Quality::Saved });
+    }
+}
+
 /// Slots that end alike become one range, unless something else became of those between them.
 #[test]
 fn what_stands_between_two_slots_that_ended_alike_hides_neither() {

@@ -570,3 +570,59 @@ fn a_timetable_that_takes_no_notice_of_steps_is_found_out() {
     let world = played(world, 30, 6 * HOUR_MS, 1);
     assert!(world.broken.iter().any(|broken| broken.contains("planned for")), "{:#?}", world.broken);
 }
+
+/// A crash between file and commit leaves a picture that the start finds again; its slot is still before the cursor, and may be late.
+#[test]
+fn a_late_slot_whose_picture_was_found_again_is_not_served_twice() {
+    // 04:00:00 UTC is 06:00 in Berlin; the world begins at midnight.
+    for (found_again, served) in [(true, 0), (false, 1)] {
+        let mut world = World::new("found", AUTUMN_MS, "6h", 60, 1);
+        let six_ms = AUTUMN_MS + 4 * HOUR_MS;
+        world.run_until(six_ms - 5_000);
+        let store = world.store.clone().unwrap();
+        block(store.flush()).unwrap();
+        if found_again {
+            let due_ms = (six_ms - world.boot_ms()) as u64;
+            let slot = Slot { schedule: "daily".parse().unwrap(), boot: 1, due_ms, plan_ms: Some(six_ms) };
+            world.set_true(six_ms + 100);
+            let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 300], &[0xFF, 0xD9]].concat();
+            let (camera, taken_ms) = ("c".parse().unwrap(), due_ms + 100);
+            let wish = (Priority::Normal, None);
+            store
+                .put(Put {
+                    camera,
+                    slots: vec![slot],
+                    jpeg,
+                    width: 8,
+                    height: 8,
+                    taken_ms,
+                    source: "pattern",
+                    flags: vec![],
+                    priority: wish.0,
+                    window_ms: wish.1,
+                })
+                .unwrap();
+        }
+        world.set_true(six_ms + 200);
+        drop(store);
+        world.restart(5 * MINUTE_MS);
+        let before = world.slots.len();
+        world.run_until(world.true_ms + MINUTE_MS);
+        let again = world.slots.keys().filter(|(name, ..)| name.as_str() == "daily").count();
+        assert_eq!((again, world.slots.len() - before), (served, served), "found again: {found_again}");
+    }
+}
+
+#[test]
+fn a_schedule_that_is_taken_out_after_a_sleep_leaves_no_slot_untold() {
+    let mut world = World::new("taken-out", AUTUMN_MS, "5m", 60, 1);
+    world.run_until(AUTUMN_MS + HOUR_MS);
+    world.set_true(AUTUMN_MS + 4 * HOUR_MS);
+    let (store, now) = (world.store.clone().unwrap(), world.clock.read());
+    world.table.change(&store, &[], &now);
+    block(store.flush()).unwrap();
+    let grid: ScheduleId = "grid".parse().unwrap();
+    let told = store.outcomes(&grid, 1, 0, u64::MAX).unwrap();
+    let asleep = told.iter().filter(|(_, outcome)| *outcome == Outcome::Missed { reason: Missed::Asleep }).count();
+    assert_eq!((told.len(), asleep), (48, 36));
+}

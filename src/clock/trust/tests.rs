@@ -94,6 +94,7 @@ fn the_hubs_time_moves_the_agents_offset_by_half_a_round_trip_of_doubt() {
     let mut trust = Trust::new();
     let now = |boottime_ms| Seen { wall_ms: boottime_ms as i64, ..seen(boottime_ms, 0, Kernel::Unsynced) };
     assert!(trust.wants_hub_time(&now(1_000)));
+    assert!(trust.hear_hub(hub(BOOT_MS + 1_300, 1_000, 62_000)).unwrap_err().contains("took 61 s"), "it has waited somewhere");
     trust.hear_hub(hub(BOOT_MS + 1_300, 1_000, 1_600)).unwrap();
     let reading = trust.judge(now(2_000), NO_CHIP);
     assert_eq!((reading.quality, reading.wall_ms, reading.uncertainty_ms), (Quality::Hub, BOOT_MS + 2_000, Some(300)));
