@@ -159,10 +159,6 @@ impl Planner {
         self.memory
     }
 
-    pub fn rule(&self) -> &Rule {
-        &self.rule
-    }
-
     /// Whether there is no slot because nobody knows the time.
     pub fn waits_for_clock(&self) -> bool {
         self.guess_ms.is_none() && matches!(self.rule.when, When::Calendar(_))

@@ -113,6 +113,12 @@ impl Drop for World {
     }
 }
 
+fn picture(camera: CameraId, slot: Slot, taken_ms: u64) -> Put {
+    let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 300], &[0xFF, 0xD9]].concat();
+    let (slots, flags, priority) = (vec![slot], vec![], Priority::Normal);
+    Put { camera, slots, jpeg, width: 8, height: 8, taken_ms, source: "pattern", flags, priority, window_ms: None }
+}
+
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
@@ -233,20 +239,7 @@ impl World {
             store.outcome(slot, Outcome::Failed { reason: Failure::new("timeout", "no picture") });
             return;
         }
-        let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 300], &[0xFF, 0xD9]].concat();
-        let taken_ms = (self.true_ms - self.boot_ms()) as u64;
-        let put = Put {
-            camera,
-            slots: vec![slot],
-            jpeg,
-            width: 8,
-            height: 8,
-            taken_ms,
-            source: "pattern",
-            flags: vec![],
-            priority: Priority::Normal,
-            window_ms: None,
-        };
+        let put = picture(camera, slot, (self.true_ms - self.boot_ms()) as u64);
         match store.put(put) {
             Ok(stored) => self.captured.push((stored.id.seq.0, self.true_ms)),
             Err(e) => self.broken.push(format!("not stored: {e}")),
@@ -585,23 +578,7 @@ fn a_late_slot_whose_picture_was_found_again_is_not_served_twice() {
             let due_ms = (six_ms - world.boot_ms()) as u64;
             let slot = Slot { schedule: "daily".parse().unwrap(), boot: 1, due_ms, plan_ms: Some(six_ms) };
             world.set_true(six_ms + 100);
-            let jpeg = [&[0xFF, 0xD8, 0xFF, 0xDB][..], &[0; 300], &[0xFF, 0xD9]].concat();
-            let (camera, taken_ms) = ("c".parse().unwrap(), due_ms + 100);
-            let wish = (Priority::Normal, None);
-            store
-                .put(Put {
-                    camera,
-                    slots: vec![slot],
-                    jpeg,
-                    width: 8,
-                    height: 8,
-                    taken_ms,
-                    source: "pattern",
-                    flags: vec![],
-                    priority: wish.0,
-                    window_ms: wish.1,
-                })
-                .unwrap();
+            store.put(picture("c".parse().unwrap(), slot, due_ms + 100)).unwrap();
         }
         world.set_true(six_ms + 200);
         drop(store);
