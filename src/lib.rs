@@ -61,7 +61,7 @@
 //! | how times, cron, events of the sun or windows are written | `config/moments.rs`, `config/windows.rs`, `config/zones.rs` |
 //! | what is told of slots that nobody served | `agent/timetable.rs`, `agent/past.rs` |
 //! | what makes the clock trusted; what wakes the agent | `clock/trust.rs`; `clock/timers.rs` |
-//! | how the hub's time is asked for | `uplink/time.rs` |
+//! | how the hub's time is asked for; how long a node waits before it calls the hub | `uplink/time.rs`; `uplink/waits.rs` |
 //! | when a picture was taken, by now; what the hub is told again | `store/index/times.rs`; `store/index/retime.rs`, `outbox/retimes.rs`, `uplink/retold.rs` |
 //! | when a camera is open, and how long before a slot it is opened | `camera/habits.rs` |
 //! | what becomes of a frame: sizes, qualities, wishes | `camera/develop.rs`, `image/reduce.rs` |
